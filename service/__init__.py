@@ -1,0 +1,1 @@
+"""Fluxgate: a webhook-driven orchestration service for long jobs of generative models."""
