@@ -1,0 +1,1 @@
+"""The fake Black Forest Labs API: submit, polling, credits, webhooks, signed result files."""
