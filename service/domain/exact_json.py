@@ -1,0 +1,100 @@
+"""JSON in and out without losing a digit of a large integer.
+
+orjson is exact up to 64 bits and turns larger integers into floats (measured), so text with a long run of
+digits takes the standard library's way. Both ways read the same language: RFC 8259, the last of equal keys counts.
+"""
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+#: Nesting beyond this is refused: orjson writes at most 254 levels, and we wrap what we read in objects of our own.
+MAX_DEPTH = 128
+#: Longer integers are refused before they are converted, which takes quadratic time (CPython refuses them at 4300).
+MAX_DIGITS = 4000
+_LONG_NUMBER = re.compile(rb"\d{19,}")
+
+
+class NotJson(ValueError):
+    """The bytes are no JSON text, or hold what JSON cannot (NaN, infinities, lone surrogates)."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotJson(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise NotJson("a number is too large")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise NotJson("a number has too many digits")
+    return int(text)
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [item for item in level if isinstance(item, (dict, list))]
+        if not containers:
+            return False
+        level = [
+            child for item in containers for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return True
+
+
+def _read_exactly(raw: bytes) -> Any:
+    try:
+        value = json.loads(
+            raw.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
+        )
+        # The standard library lets lone surrogates in; they cannot be written.
+        dumps(value)
+    except NotJson:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from error
+    return value
+
+
+def _read_fast(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise NotJson(str(error)) from error
+
+
+def loads(text: bytes | str) -> Any:
+    """This function will read JSON text, keeping every integer exact.
+
+    :raises NotJson: if the text is not JSON, is nested deeper than `MAX_DEPTH`, or holds a number that is not
+        finite or has more than `MAX_DIGITS` digits.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    value = _read_exactly(raw) if _LONG_NUMBER.search(raw) else _read_fast(raw)
+    # Counting brackets is cheap and nearly always enough.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _too_deep(value):
+        raise NotJson(f"nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def dumps(value: Any) -> str:
+    """This function will write a value as compact JSON text, integers of any size included.
+
+    Floats that are not finite become null, which `loads` never gives.
+
+    :raises ValueError: if a text holds a lone surrogate.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text.encode()
+    return text
