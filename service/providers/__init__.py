@@ -1,0 +1,1 @@
+"""One provider, one file: translates between our facts and what the provider says over HTTP."""
