@@ -1,0 +1,21 @@
+"""What a caller's wish can end in: these errors are the flows' own, the edge turns them into statuses."""
+
+
+class FlowError(Exception):
+    """Something a caller asked for cannot be done; the text says why and is safe to show."""
+
+
+class NotFound(FlowError):
+    """There is no such thing, or it is another tenant's."""
+
+
+class Conflict(FlowError):
+    """The thing is not in a state for this."""
+
+
+class Refused(FlowError):
+    """A field of the request is wrong."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
