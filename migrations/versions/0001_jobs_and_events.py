@@ -136,6 +136,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("retry_of"),
+        postgresql_with={"fillfactor": 60},
     )
     op.create_index("job_by_tenant", "job", ["tenant", "id"], unique=False)
     op.create_index(
@@ -205,6 +206,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "number", name="attempt_number_once"),
         sa.UniqueConstraint("provider", "provider_request_id", name="provider_request_once"),
         sa.UniqueConstraint("token_hash"),
+        postgresql_with={"fillfactor": 60},
     )
     op.create_index("attempt_learned", "attempt", ["provider", "model", "completed_ms"], unique=False)
 
@@ -246,7 +248,7 @@ def upgrade() -> None:
         sa.Column("job_id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("rank", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("queue", sa.Text(), nullable=False),
         sa.Column("due_ms", sa.BigInteger(), nullable=False),
         sa.Column("tries", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("claim", sa.Text(), nullable=True),
@@ -264,7 +266,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("claim IS NOT NULL"),
         postgresql_where=sa.text("claim IS NOT NULL"),
     )
-    op.create_index("work_due", "work", ["kind", "rank", "due_ms"], unique=False)
+    op.create_index("work_due", "work", ["queue", "due_ms"], unique=False)
     op.bulk_insert(
         sa.table("counter", sa.column("name", sa.Text()), sa.column("value", sa.BigInteger())),
         [{"name": "event_seq", "value": 0}],

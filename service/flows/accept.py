@@ -182,7 +182,7 @@ class Accept:
                     Work.SUBMIT,
                     WHOLE_JOB,
                     item.job.created_ms,
-                    1 if item.job.priority is Priority.LOW else 0,
+                    item.job.priority is Priority.LOW,
                 )
                 for item in new
             ],

@@ -99,7 +99,7 @@ def _step(runtime: Runtime, ledger: _Ledger, step: Step, now_ms: int) -> Decisio
 
 def _effects(runtime: Runtime, ledger: _Ledger, decision: Decision, event_seq: int, now_ms: int) -> int:
     job = decision.job
-    rank = 1 if job.priority is Priority.LOW else 0
+    low = job.priority is Priority.LOW
     if decision.moved:
         ledger.topics.add(f"job:{job.id}")
     for effect in decision.effects:
@@ -109,7 +109,7 @@ def _effects(runtime: Runtime, ledger: _Ledger, decision: Decision, event_seq: i
                 ledger.events.append(announcement(runtime, job, type_, event_seq, now_ms))
             case effects.Schedule():
                 ledger.scheduled[job.id, effect.work, effect.number] = work.Scheduled(
-                    job.id, effect.work, effect.number, effect.due_ms, rank
+                    job.id, effect.work, effect.number, effect.due_ms, low
                 )
                 ledger.topics.add(effect.work.value)
             case effects.Drop():

@@ -28,6 +28,7 @@ class Batch(Generic[Item, Result]):
         self._lanes = lanes
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._busy = 0
 
     async def __call__(self, item: Item) -> Result:
         """This function will return the item's own result once it is committed, or raise its own error."""
@@ -35,29 +36,37 @@ class Batch(Generic[Item, Result]):
             raise DatabaseUnavailable("more writes wait than the database can do")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self._lanes:
+        if self._busy < self._lanes:
+            self._busy += 1
             lane = asyncio.get_running_loop().create_task(self._lane())
             self._running.add(lane)
             lane.add_done_callback(self._running.discard)
         return await future
 
     async def _lane(self) -> None:
-        while self._waiting:
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
-            try:
-                results = await self._written([item for item, _ in taken])
-            except DatabaseUnavailable as error:
-                for _, future in taken:
-                    _fail(future, error)
-            except Exception as error:  # noqa: BLE001 - each item hears of its own
-                if len(taken) == 1:
-                    _fail(taken[0][1], error)
-                else:
-                    await self._one_by_one(taken)
+        try:
+            while self._waiting:
+                await self._turn()
+        finally:
+            # Not in a callback of the task: who wakes before that runs would find a lane that takes no more work.
+            self._busy -= 1
+
+    async def _turn(self) -> None:
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+        try:
+            results = await self._written([item for item, _ in taken])
+        except DatabaseUnavailable as error:
+            for _, future in taken:
+                _fail(future, error)
+        except Exception as error:  # noqa: BLE001 - each item hears of its own
+            if len(taken) == 1:
+                _fail(taken[0][1], error)
             else:
-                for (_, future), result in zip(taken, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+                await self._one_by_one(taken)
+        else:
+            for (_, future), result in zip(taken, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
 
     async def _written(self, items: list[Item]) -> list[Result]:
         def work(tx: Tx) -> list[Result]:

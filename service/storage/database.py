@@ -25,6 +25,9 @@ from service.storage.statements import Many, Row, Rows, Statement, for_sqlite
 #: How long a statement waits for another process's write lock before the request fails.
 BUSY_TIMEOUT_MS = 10_000
 _CONNECT_TIMEOUT_S = 5
+#: Every statement of ours finds its rows by an index, a few at a time. The planner, which does not know how many
+#: rows a JSON parameter holds, would join by reading whole tables; compiling plans costs more than running them.
+_POSTGRES_OPTIONS = "-c jit=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off"
 #: How often a transaction that lost a race is decided again before the caller hears of it.
 _CONFLICT_TRIES = 8
 
@@ -229,7 +232,9 @@ def open_sqlite(path: Path) -> sqlite3.Connection:
 
 def open_postgres(url: str) -> psycopg.Connection[Any]:
     """This function will open one connection with the settings that every connection of ours has."""
-    connection = psycopg.connect(libpq_url(url), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
+    connection = psycopg.connect(
+        libpq_url(url), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, options=_POSTGRES_OPTIONS
+    )
     connection.adapters.register_dumper(int, Int8Dumper)
     return connection
 

@@ -29,6 +29,7 @@ class Door:
         self._readers = readers
         self._waiting: deque[tuple[Callable[[Tx], Any], asyncio.Future[Any]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._busy = 0
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """This function will run `work` on a consistent snapshot.
@@ -51,23 +52,31 @@ class Door:
             raise DatabaseUnavailable("more writes wait than the database can do")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, future))
-        if len(self._running) < self._driver.lanes:
+        if self._busy < self._driver.lanes:
+            self._busy += 1
             lane = asyncio.get_running_loop().create_task(self._lane())
             self._running.add(lane)
             lane.add_done_callback(self._running.discard)
         return await future
 
     async def _lane(self) -> None:
-        while self._waiting:
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._driver.group))]
-            outcomes = await self._commit([work for work, _ in taken])
-            for (_, future), outcome in zip(taken, outcomes, strict=True):
-                if future.done():
-                    continue
-                if outcome.error is not None:
-                    future.set_exception(outcome.error)
-                else:
-                    future.set_result(outcome.value)
+        try:
+            while self._waiting:
+                await self._turn()
+        finally:
+            # Not in a callback of the task: who wakes before that runs would find a lane that takes no more work.
+            self._busy -= 1
+
+    async def _turn(self) -> None:
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._driver.group))]
+        outcomes = await self._commit([work for work, _ in taken])
+        for (_, future), outcome in zip(taken, outcomes, strict=True):
+            if future.done():
+                continue
+            if outcome.error is not None:
+                future.set_exception(outcome.error)
+            else:
+                future.set_result(outcome.value)
 
     async def _commit(self, works: list[Callable[[Tx], Any]]) -> list[Outcome]:
         loop = asyncio.get_running_loop()

@@ -54,9 +54,11 @@ _MUTABLE = [
     "history_seq",
     "history_hash",
     "event_seq",
+    "output_raw",
 ]
-_UPDATE = update_many(JOB, _MUTABLE, where={"id": "id", "history_seq": "seen_history_seq"})
-_RAW = update_many(JOB, ["output_raw"], where={"id": "of_id"})
+_UPDATE = update_many(
+    JOB, _MUTABLE, where={"id": "id", "history_seq": "seen_history_seq"}, unless_null=["output_raw"]
+)
 _ATTEMPT_MUTABLE = [
     "state",
     "started_ms",
@@ -72,11 +74,11 @@ _ATTEMPT_MUTABLE = [
     "cost_usd",
     "outcome",
     "output",
+    "output_raw",
 ]
 _ATTEMPT_FIXED = ["id", "job_id", "number", "provider", "model", "token_hash", "secret_key_id"]
 _INSERT_ATTEMPT = insert_many_of(ATTEMPT, [*_ATTEMPT_FIXED, *_ATTEMPT_MUTABLE])
-_UPDATE_ATTEMPT = update_many(ATTEMPT, _ATTEMPT_MUTABLE, where={"id": "of_id"})
-_RAW_ATTEMPT = update_many(ATTEMPT, ["output_raw"], where={"id": "of_id"})
+_UPDATE_ATTEMPT = update_many(ATTEMPT, _ATTEMPT_MUTABLE, where={"id": "of_id"}, unless_null=["output_raw"])
 _INPUTS = Statement(select(JOB.c.id, JOB.c.input).where(among(JOB.c.id, "ids")))
 _LARGE = Statement(select(JOB.c.input, JOB.c.output_raw).where(JOB.c.id == bindparam("of_id")))
 _LARGE_ATTEMPTS = Statement(
@@ -211,42 +213,37 @@ def save_many(tx: Tx, changes: Sequence[Change], token_hashes: Mapping[str, str]
         {
             **job_values(change.after.job),
             **_standing(change.after),
+            "output_raw": _raw_text(change.before.job.output, change.after.job.output),
             "seen_history_seq": change.before.history_seq,
         }
         for change in changes
     ]
     if tx.run_many(_UPDATE, updates) != len(updates):
         raise WriteConflict("a job was changed by somebody else")
-    inserted, updated, raws = [], [], []
+    inserted, updated = [], []
     for change in changes:
         known = {attempt.id: attempt for attempt in change.before.job.attempts}
         for attempt in change.after.job.attempts:
             old = known.get(attempt.id)
+            values = {
+                **attempt_values(attempt),
+                "output_raw": _raw_text(old.output if old else None, attempt.output),
+            }
             if old is None:
-                inserted.append(_new_attempt(change.after.job, attempt, token_hashes[attempt.id]))
+                inserted.append({**values, **_fixed(change.after.job, attempt, token_hashes[attempt.id])})
             elif old != attempt:
-                updated.append({**attempt_values(attempt), "of_id": attempt.id})
-            if attempt.output is not None and (old is None or old.output is None):
-                raws.append(_raw(attempt.id, attempt.output))
+                updated.append({**values, "of_id": attempt.id})
     tx.run_many(_INSERT_ATTEMPT, inserted)
     tx.run_many(_UPDATE_ATTEMPT, updated)
-    tx.run_many(_RAW_ATTEMPT, raws)
-    tx.run_many(
-        _RAW, [_raw(change.after.job.id, output) for change in changes if (output := _new_output(change))]
-    )
 
 
-def _new_output(change: Change) -> Output | None:
-    return change.after.job.output if change.before.job.output is None else None
+def _raw_text(before: Output | None, after: Output | None) -> str | None:
+    """The raw result of an output that is new; None leaves what is stored."""
+    return exact_json.dumps(after.raw) if before is None and after is not None else None
 
 
-def _raw(of_id: str, output: Output) -> dict[str, Any]:
-    return {"of_id": of_id, "output_raw": exact_json.dumps(output.raw)}
-
-
-def _new_attempt(job: Job, attempt: Attempt, token_hash: str) -> dict[str, Any]:
+def _fixed(job: Job, attempt: Attempt, token_hash: str) -> dict[str, Any]:
     return {
-        **attempt_values(attempt),
         "job_id": job.id,
         "number": attempt.number,
         "provider": attempt.provider,

@@ -137,16 +137,25 @@ def insert_many(
     return Many(plain, several, [name for name, kind in kinds.items() if isinstance(kind, LargeBinary)])
 
 
-def update_many(table: Table, names: Sequence[str], *, where: Mapping[str, str]) -> Many:
-    """This function will make an update of rows; `where` maps columns to the row members they must equal."""
+def update_many(
+    table: Table, names: Sequence[str], *, where: Mapping[str, str], unless_null: Sequence[str] = ()
+) -> Many:
+    """This function will make an update of rows; `where` maps columns to the row members they must equal.
+
+    Columns of `unless_null` keep what they hold where a row brings NULL for them.
+    """
     kinds = {name: table.c[name].type for name in names}
     keys = {member: table.c[name].type for name, member in where.items()}
     rows = rows_of({**kinds, **keys})
     plain = update(table).where(*[table.c[name] == bindparam(member) for name, member in where.items()])
     several = update(table).where(*[table.c[name] == rows.c[member] for name, member in where.items()])
+
+    def new(name: str, given: Any) -> Any:
+        return func.coalesce(given, table.c[name]) if name in unless_null else given
+
     return Many(
-        plain.values({name: bindparam(name) for name in names}),
-        several.values({name: rows.c[name] for name in names}),
+        plain.values({name: new(name, bindparam(name)) for name in names}),
+        several.values({name: new(name, rows.c[name]) for name in names}),
     )
 
 

@@ -12,8 +12,6 @@ from service.storage.statements import Many, Statement, delete_many, insert_many
 from service.storage.tables import WorkRow, table
 
 WORK = table(WorkRow)
-#: Normal before low.
-RANKS = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ _KEY = (
 )
 _KEY_MEMBERS = {"job_id": "of_job", "kind": "of_kind", "number": "of_number"}
 _SCHEDULE = insert_many(
-    WORK, unless=["job_id", "kind", "number"], instead=["rank", "due_ms", "tries", "claim"]
+    WORK, unless=["job_id", "kind", "number"], instead=["queue", "due_ms", "tries", "claim"]
 )
 _DROP = delete_many(WORK, where=_KEY_MEMBERS)
 _DROP_ALL = delete_many(WORK, where={"job_id": "of_job"})
@@ -65,8 +63,7 @@ def _picked(*, locked: bool) -> Any:
     picked = (
         select(WORK.c.job_id, WORK.c.kind, WORK.c.number)
         .where(
-            WORK.c.kind == bindparam("of_kind"),
-            WORK.c.rank == bindparam("of_rank"),
+            WORK.c.queue == bindparam("of_queue"),
             WORK.c.due_ms <= bindparam("now"),
         )
         .order_by(WORK.c.due_ms)
@@ -99,9 +96,7 @@ _RELEASE = Statement(
     update(WORK).where(WORK.c.claim == bindparam("mine")).values(due_ms=bindparam("now"), claim=null())
 )
 _NEXT = Statement(
-    select(func.min(WORK.c.due_ms).label("due_ms")).where(
-        WORK.c.kind == bindparam("of_kind"), WORK.c.rank == bindparam("of_rank")
-    )
+    select(func.min(WORK.c.due_ms).label("due_ms")).where(WORK.c.queue == bindparam("of_queue"))
 )
 _COUNTS = Statement(
     select(
@@ -110,6 +105,11 @@ _COUNTS = Statement(
         func.sum(case((WORK.c.due_ms <= bindparam("now"), 1), else_=0)).label("due"),
     ).group_by(WORK.c.kind)
 )
+
+
+def _queues(kind: Work) -> tuple[str, str]:
+    """Normal before low."""
+    return kind.value, f"{kind.value}.low"
 
 
 def _key(job_id: str, kind: Work, number: int) -> dict[str, Any]:
@@ -124,7 +124,8 @@ class Scheduled:
     kind: Work
     number: int
     due_ms: int
-    rank: int = 0
+    #: Of a job of low priority.
+    low: bool = False
 
 
 def schedule(tx: Tx, items: Sequence[Scheduled]) -> None:
@@ -136,7 +137,7 @@ def schedule(tx: Tx, items: Sequence[Scheduled]) -> None:
                 "job_id": item.job_id,
                 "kind": item.kind.value,
                 "number": item.number,
-                "rank": item.rank,
+                "queue": _queues(item.kind)[item.low],
                 "due_ms": item.due_ms,
                 "tries": 0,
                 "claim": None,
@@ -165,11 +166,10 @@ def claim(tx: Tx, *, kind: Work, mine: str, lease_ms: int, most: int) -> list[Du
     """This function will take up to `most` due rows of one kind for `lease_ms`; nobody else gets them meanwhile."""
     now = tx.clock_ms()
     taken: list[Due] = []
-    for rank in RANKS:
+    for queue in _queues(kind):
         rows = tx.rows(
             _CLAIM[tx.dialect],
-            of_kind=kind.value,
-            of_rank=rank,
+            of_queue=queue,
             now=now,
             most=most - len(taken),
             mine=mine,
@@ -208,7 +208,7 @@ def release(tx: Tx, *, mine: str) -> int:
 
 def next_due_ms(tx: Tx, kind: Work) -> int | None:
     """This function will tell when the next work of a kind is due (a lease's end counts, too)."""
-    dues = [row["due_ms"] for rank in RANKS for row in tx.rows(_NEXT, of_kind=kind.value, of_rank=rank)]
+    dues = [row["due_ms"] for queue in _queues(kind) for row in tx.rows(_NEXT, of_queue=queue)]
     return min((due for due in dues if due is not None), default=None)
 
 
