@@ -14,29 +14,33 @@ VERSION = 1
 _SAFE = 2**53 - 1
 
 
-def _prepare(value: Any) -> tuple[Any, bool]:
-    """Return the value with unsafe integers as text, and whether orjson's sorted output is already canonical.
+def _is_plain(value: Any) -> bool:
+    """Tell whether orjson's sorted output is already canonical, as it nearly always is.
 
-    It is where there are no floats (RFC 8785 writes them as ECMAScript does) and all keys are ASCII (RFC 8785
-    sorts by UTF-16 units, orjson by bytes).
+    It is where there are no floats (RFC 8785 writes them as ECMAScript does), no unsafe integers, and all keys are
+    ASCII (RFC 8785 sorts by UTF-16 units, orjson by bytes).
     """
-    if value is None or value is True or value is False or isinstance(value, str):
-        return value, True
-    if isinstance(value, int):
-        return (value, True) if -_SAFE <= value <= _SAFE else (str(value), True)
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return -_SAFE <= value <= _SAFE
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
+    return kind is list and all(_is_plain(item) for item in value)
+
+
+def _with_safe_integers(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if -_SAFE <= value <= _SAFE else str(value)
     if isinstance(value, dict):
-        plain = True
-        out: dict[str, Any] = {}
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"an object's key is not text: {key!r}")
-            out[key], item_plain = _prepare(item)
-            plain = plain and item_plain and key.isascii()
-        return out, plain
+        return {key: _with_safe_integers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        pairs = [_prepare(item) for item in value]
-        return [item for item, _ in pairs], all(item_plain for _, item_plain in pairs)
-    return value, False
+        return [_with_safe_integers(item) for item in value]
+    return value
 
 
 def canonical(value: Any) -> bytes:
@@ -46,8 +50,9 @@ def canonical(value: Any) -> bytes:
         deeply to be written; whatever `exact_json.loads` gives can be written.
     """
     try:
-        prepared, plain = _prepare(value)
-        return orjson.dumps(prepared, option=orjson.OPT_SORT_KEYS) if plain else rfc8785.dumps(prepared)
+        if _is_plain(value):
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        return rfc8785.dumps(_with_safe_integers(value))
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 

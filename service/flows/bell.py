@@ -43,7 +43,9 @@ class Bell:
     async def wait(self, topic: str, ticket: asyncio.Future[None], timeout_s: float) -> bool:
         """This function will wait for a ticket, at most `timeout_s`; tells whether it rang."""
         try:
-            await asyncio.wait_for(ticket, max(0.0, timeout_s))
+            # Not wait_for: on Python 3.11 it swallows a cancellation that comes in the same turn as the ring.
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                await ticket
         except TimeoutError:
             return False
         finally:

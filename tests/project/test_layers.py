@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # The commands whose work it is to start something that stands beside the command line.
 EXCEPTIONS: dict[str, set[str]] = {
     "service/cli/serve.py": {"web"},
-    "service/cli/demo.py": {"simulator"},
+    "service/cli/demo/stage.py": {"simulator"},
     "service/cli/simulate.py": {"simulator"},
 }
 

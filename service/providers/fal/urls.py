@@ -6,6 +6,7 @@ What a reply or a caller names is checked here before it becomes part of a reque
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, urlencode, urlsplit
 
 #: https://fal.ai/docs/api-reference/inference-api and
@@ -27,6 +28,7 @@ _HTTPS_PORT = 443
 Origin = tuple[str, str, int]
 
 
+@lru_cache(maxsize=1024)
 def model_error(model: str) -> str | None:
     """This function will say why a model id cannot be a path at fal, or None when it can.
 
