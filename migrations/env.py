@@ -12,7 +12,9 @@ def run() -> None:
     url = context.config.attributes.get("url") or context.config.get_main_option("sqlalchemy.url")
     if not url:
         raise SystemExit("name the database: fluxgate migrate, or alembic -x with sqlalchemy.url set")
-    engine = create_engine(url, poolclass=NullPool)
+    # A host that drops packets is named within seconds, not minutes.
+    waits = {"connect_timeout": 5} if url.startswith("postgresql") else {}
+    engine = create_engine(url, poolclass=NullPool, connect_args=waits)
     with engine.connect() as connection:
         context.configure(
             connection=connection,

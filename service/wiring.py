@@ -5,7 +5,6 @@ import os
 import random
 import secrets
 import socket
-import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,7 +28,9 @@ from service.flows.runtime import Runtime, Timing
 from service.flows.work import Announcer, Worker
 from service.providers.exchange import Exchange
 from service.providers.registry import BflSettings, FalSettings, ProviderSettings, build
+from service.providers.transport import tls_context
 from service.settings import Settings
+from service.storage import work as stored_work
 from service.storage.database import dialect_of, file_lock, open_driver, sqlite_path
 from service.storage.door import Door
 from service.storage.files import Files
@@ -187,7 +188,7 @@ async def _open(stack: AsyncExitStack, settings: Settings) -> Runtime:
     door = Door(driver, writers=writers, readers=readers)
     stack.push_async_callback(door.close)
     providers = build(provider_settings(settings))
-    tls = ssl.create_default_context()
+    tls = tls_context()
     talks = {name: Exchange(tls=tls) for name in providers}
     downloads = Exchange(tls=tls)
     for exchange in (*talks.values(), downloads):
@@ -246,7 +247,8 @@ async def ready(service: Service) -> dict[str, str]:
     failing: dict[str, str] = {}
     try:
         async with asyncio.timeout(2.0):
-            await service.runtime.door.read(lambda tx: tx.clock_ms())
+            # A write that changes nothing: a database that can only be read (locked, a standby) is not enough.
+            await service.runtime.door.write(lambda tx: stored_work.release(tx, mine="nobody"))
     except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
         failing["database"] = "it does not answer" if isinstance(error, TimeoutError) else str(error)
     if service.worker is not None:

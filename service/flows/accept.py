@@ -35,7 +35,8 @@ class Request:
     """A job as a caller asks for it, of checked types; `input_text` is the same input as JSON text."""
 
     tenant: str
-    api_key_id: str
+    #: Who asked, for the history: `api:key_…` or `operator`.
+    cause: str
     provider: str
     model: str
     input: Mapping[str, Any]
@@ -195,7 +196,7 @@ def _first_line(runtime: Runtime, request: Request, job: Job) -> HistoryLine:
         seq=1,
         at_ms=job.created_ms,
         type="job.accepted",
-        cause=f"api:{request.api_key_id}",
+        cause=request.cause,
         moved=True,
         before=None,
         after=job.state.value,

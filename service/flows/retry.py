@@ -13,7 +13,7 @@ from service.storage.database import Tx
 _RETRYABLE = (JobState.FAILED, JobState.EXPIRED)
 
 
-async def retry(runtime: Runtime, accept: Accept, *, tenant: str, job_id: str, api_key_id: str) -> Accepted:
+async def retry(runtime: Runtime, accept: Accept, *, tenant: str, job_id: str, cause: str) -> Accepted:
     """This function will accept a failed or expired job anew; a repeat gives the same successor.
 
     :raises NotFound: if the tenant has no such job.
@@ -34,7 +34,7 @@ async def retry(runtime: Runtime, accept: Accept, *, tenant: str, job_id: str, a
     return await accept(
         Request(
             tenant=tenant,
-            api_key_id=api_key_id,
+            cause=cause,
             provider=old.provider,
             model=old.model,
             input=exact_json.loads(input_text),

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
+from sqlalchemy.engine import URL
 from sqlalchemy.sql import ClauseElement
 
 from service.storage.statements import Many, Row, Rows, Statement, for_sqlite
@@ -28,6 +29,24 @@ _CONNECT_TIMEOUT_S = 5
 #: Every statement of ours finds its rows by an index, a few at a time. The planner, which does not know how many
 #: rows a JSON parameter holds, would join by reading whole tables; compiling plans costs more than running them.
 _POSTGRES_OPTIONS = "-c jit=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off"
+#: Nobody is waited for without end: neither for a lock, nor for a process that stands still with locks of its own,
+#: nor for a server that no longer answers.
+_POSTGRES_PATIENCE = f" -c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
+_TCP_PATIENCE: Mapping[str, Any] = {
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+#: After these errors of one transaction a connection is as good as before.
+_HARMLESS = (
+    psycopg.IntegrityError,
+    psycopg.DataError,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+)
+#: The server became a standby, or ended a transaction that stood still: the next connection may find it well.
+_CUT_OFF = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.IdleInTransactionSessionTimeout)
 #: How often a transaction that lost a race is decided again before the caller hears of it.
 _CONFLICT_TRIES = 8
 
@@ -121,7 +140,8 @@ class PostgresTx:
         if not values:
             return 0
         sql, fixed = statement.set_based.text(self.dialect)
-        return self._cursor.execute(sql, {**fixed, "rows": statement.as_json(values)}).rowcount
+        parts = statement.as_json(values)
+        return sum(self._cursor.execute(sql, {**fixed, "rows": part}).rowcount for part in parts)
 
     def clock_ms(self) -> int:
         row = self._cursor.execute(
@@ -182,8 +202,13 @@ def sqlite_path(url: str) -> Path:
 def sqlalchemy_url(url: str) -> str:
     """This function will give the URL in SQLAlchemy's spelling, with the driver that we use."""
     if dialect_of(url) == "sqlite":
-        return f"sqlite:///{sqlite_path(url)}"
+        return str(URL.create("sqlite", database=str(sqlite_path(url))))
     return "postgresql+psycopg://" + url.partition("://")[2]
+
+
+def connect_args(url: str) -> dict[str, int]:
+    """This function will say how long SQLAlchemy may wait for a server that does not answer."""
+    return {"connect_timeout": _CONNECT_TIMEOUT_S} if dialect_of(url) == "postgresql" else {}
 
 
 def libpq_url(url: str) -> str:
@@ -233,7 +258,11 @@ def open_sqlite(path: Path) -> sqlite3.Connection:
 def open_postgres(url: str) -> psycopg.Connection[Any]:
     """This function will open one connection with the settings that every connection of ours has."""
     connection = psycopg.connect(
-        libpq_url(url), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, options=_POSTGRES_OPTIONS
+        libpq_url(url),
+        autocommit=True,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        options=_POSTGRES_OPTIONS + _POSTGRES_PATIENCE,
+        **_TCP_PATIENCE,
     )
     connection.adapters.register_dumper(int, Int8Dumper)
     return connection
@@ -268,8 +297,10 @@ class SqliteDriver:
         try:
             values = self._transaction(writer, works)
         except Exception as error:  # noqa: BLE001 - each piece of work hears of its own
-            if len(works) == 1:
-                return [Outcome(error=_translated(error))]
+            told = _translated(error)
+            if len(works) == 1 or isinstance(told, DatabaseUnavailable):
+                # A database that is locked or full is not asked again for each piece, for 10 s each.
+                return [Outcome(error=told) for _ in works]
             return [self._together(writer, [work])[0] for work in works]
         return [Outcome(value=value) for value in values]
 
@@ -328,13 +359,17 @@ class PostgresDriver:
         return [self._outcome(work) for work in works]
 
     def _outcome(self, work: Work) -> Outcome:
+        refused = False
         for _ in range(_CONFLICT_TRIES):
             try:
                 return Outcome(value=self._run(work))
             except (WriteConflict, psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
                 continue
             except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
-                return Outcome(error=_translated(error))
+                if refused or not isinstance(error, psycopg.errors.UniqueViolation):
+                    return Outcome(error=_translated(error))
+                # Somebody may have committed the same after this work looked for it: now it would see that.
+                refused = True
         return Outcome(error=WriteConflict("another transaction was quicker, again and again"))
 
     def read(self, work: Work) -> Any:
@@ -347,11 +382,11 @@ class PostgresDriver:
         connection = self._begun(begin)
         try:
             value = work(PostgresTx(connection))
-            connection.execute("COMMIT")
-        except BaseException:
-            self._give_back(connection, rollback=True)
+            _commit(connection)
+        except BaseException as error:
+            self._take_back(connection, error)
             raise
-        self._give_back(connection, rollback=False)
+        self._idle.put(connection)
         return value
 
     def _begun(self, begin: str) -> psycopg.Connection[Any]:
@@ -369,10 +404,13 @@ class PostgresDriver:
             except psycopg.Error:
                 connection.close()
 
-    def _give_back(self, connection: psycopg.Connection[Any], *, rollback: bool) -> None:
+    def _take_back(self, connection: psycopg.Connection[Any], error: BaseException) -> None:
+        """After a failure: only a connection that is known to be sound is used again."""
+        if isinstance(error, psycopg.Error) and not isinstance(error, _HARMLESS):
+            connection.close()
+            return
         try:
-            if rollback:
-                connection.execute("ROLLBACK")
+            connection.execute("ROLLBACK")
             self._idle.put(connection)
         except psycopg.Error:
             connection.close()
@@ -382,11 +420,21 @@ class PostgresDriver:
             self._idle.get_nowait().close()
 
 
+def _commit(connection: psycopg.Connection[Any]) -> None:
+    """Commit, or say that it was none: after an error that the work swallowed PostgreSQL silently rolls back."""
+    if connection.execute("COMMIT").statusmessage != "COMMIT":
+        raise RuntimeError("the work went on after an error, and nothing of it was written")
+
+
 def _translated(error: Exception) -> Exception:
     """The driver's own errors of a database that is gone, full or locked, in our words; others as they are."""
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, *_CUT_OFF)):
         return DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}")
-    if isinstance(error, (sqlite3.OperationalError, sqlite3.InterfaceError)):
+    # The bare DatabaseError is a file that is damaged or no database at all.
+    if (
+        isinstance(error, (sqlite3.OperationalError, sqlite3.InterfaceError))
+        or type(error) is sqlite3.DatabaseError
+    ):
         return DatabaseUnavailable(f"SQLite: {error}")
     return error
 

@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from service.storage.database import dialect_of, file_lock, sqlalchemy_url, sqlite_path
+from service.storage.database import connect_args, dialect_of, file_lock, sqlalchemy_url, sqlite_path
 
 
 def _folder() -> Path:
@@ -19,9 +19,15 @@ def _folder() -> Path:
     return inside if inside.is_dir() else package.parent / "migrations"
 
 
-def _config(url: str) -> Config:
+def _script() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_folder()))
+    # A percent sign would begin an interpolation.
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
+    return config
+
+
+def _config(url: str) -> Config:
+    config = _script()
     config.attributes["url"] = sqlalchemy_url(url)
     return config
 
@@ -42,9 +48,7 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 def newest_revision() -> str | None:
     """This function will name the newest revision that this release knows."""
-    config = Config()
-    config.set_main_option("script_location", str(_folder()))
-    return ScriptDirectory.from_config(config).get_current_head()
+    return ScriptDirectory.from_config(_script()).get_current_head()
 
 
 def current_revision(url: str) -> str | None:
@@ -52,7 +56,7 @@ def current_revision(url: str) -> str | None:
 
     :raises sqlalchemy.exc.OperationalError: if the database cannot be reached.
     """
-    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
+    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args=connect_args(url))
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 

@@ -34,9 +34,12 @@ class Notifier:
 
     async def stop(self) -> None:
         """This function will end both."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while pending:
+            # Again and again: on Python 3.11 a wait inside the driver can swallow a cancellation.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.1)
 
     def relay(self, topics: set[str]) -> None:
         """This function will pass topics on, gathered with others, soon."""

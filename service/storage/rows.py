@@ -1,7 +1,7 @@
 """Between rows and the domain's values: plain columns here, frozen dataclasses there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any
 
@@ -45,8 +45,14 @@ def waiting_text(waiting: Waiting | None) -> str | None:
 
 
 def error_text(error: JobError | None) -> str | None:
-    """This function will write an error, for a row."""
-    return None if error is None else exact_json.dumps(asdict(error))
+    """This function will write an error, for a row.
+
+    What the provider said is a text of its own in it: it may be nested as deeply as we read at all.
+    """
+    if error is None:
+        return None
+    said = exact_json.dumps(error.provider_error)
+    return exact_json.dumps({**asdict(replace(error, provider_error=None)), "provider_error": said})
 
 
 def _waiting(text: str | None) -> Waiting | None:
@@ -60,7 +66,8 @@ def _error(text: str | None) -> JobError | None:
     if text is None:
         return None
     kept = exact_json.loads(text)
-    return JobError(**{**kept, "code": ErrorCode(kept["code"])})
+    said = exact_json.loads(kept["provider_error"])
+    return JobError(**{**kept, "code": ErrorCode(kept["code"]), "provider_error": said})
 
 
 def attempt_of(row: Row) -> Attempt:

@@ -5,7 +5,7 @@ is where most of the time of a small statement goes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -46,6 +46,11 @@ def _among_sqlite(element: among, compiler: SQLCompiler, **options: Any) -> str:
 def _among_postgresql(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, bind = (compiler.process(part, **options) for part in (element.column, element.bind))
     return f"{column} = ANY({bind})"
+
+
+#: A set of rows is cut into parameters of about this size: PostgreSQL takes at most 1 GB, and a few hundred
+#: callbacks of 8 MiB are more than that, and more than our memory.
+PARAMETER_BYTES = 16 * 1024 * 1024
 
 
 class Statement:
@@ -100,11 +105,19 @@ class Many:
         self.set_based = Statement(set_based)
         self._binary = tuple(binary)
 
-    def as_json(self, values: Rows) -> str:
-        """This function will write rows as the JSON parameter of the set-based form."""
-        if self._binary:
-            values = [{**row, **{name: row[name].hex() for name in self._binary}} for row in values]
-        return orjson.dumps(values).decode()
+    def as_json(self, values: Rows) -> Iterator[str]:
+        """This function will write rows as JSON parameters of the set-based form: one, unless they are large."""
+        part: list[bytes] = []
+        size = 0
+        for row in values:
+            shown = {**row, **{name: row[name].hex() for name in self._binary}} if self._binary else row
+            text = orjson.dumps(shown)
+            if part and size + len(text) > PARAMETER_BYTES:
+                yield f"[{b','.join(part).decode()}]"
+                part, size = [], 0
+            part.append(text)
+            size += len(text)
+        yield f"[{b','.join(part).decode()}]"
 
 
 def insert_many(

@@ -57,7 +57,7 @@ async def submit(visit: Visit) -> Response:
 def _request(visit: Visit, asked: JobRequest, input_text: str) -> Request:
     return Request(
         tenant=visit.caller.tenant,
-        api_key_id=visit.caller.id,
+        cause=f"api:{visit.caller.id}",
         provider=asked.provider,
         model=asked.model,
         input=asked.input,
@@ -134,7 +134,7 @@ async def retry(visit: Visit) -> Response:
     await _nothing_said(visit)
     service, key = visit.service, visit.caller
     accepted = await retry_flow.retry(
-        service.runtime, service.accept, tenant=key.tenant, job_id=job_id, api_key_id=key.id
+        service.runtime, service.accept, tenant=key.tenant, job_id=job_id, cause=f"api:{key.id}"
     )
     if accepted.replayed:
         return await _whole(visit, accepted.job, headers={"Idempotent-Replayed": "true"})
