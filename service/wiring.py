@@ -31,8 +31,9 @@ from service.providers.registry import BflSettings, FalSettings, ProviderSetting
 from service.providers.transport import tls_context
 from service.settings import Settings
 from service.storage import work as stored_work
-from service.storage.database import dialect_of, file_lock, open_driver, sqlite_path
+from service.storage.database import dialect_of, file_lock, sqlite_path
 from service.storage.door import Door
+from service.storage.drivers import open_driver
 from service.storage.files import Files
 from service.storage.notify import Notifier
 

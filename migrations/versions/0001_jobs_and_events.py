@@ -208,7 +208,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash"),
         postgresql_with={"fillfactor": 60},
     )
-    op.create_index("attempt_learned", "attempt", ["provider", "model", "completed_ms"], unique=False)
+    op.create_index("attempt_learned", "attempt", ["model", "provider", "completed_ms"], unique=False)
 
     op.create_table(
         "callback",

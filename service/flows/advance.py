@@ -1,8 +1,8 @@
 """The single door through which a job changes.
 
 Rule 1: read, decide, write history, events and work, all in one transaction; lock first, compare afterwards.
-Rule 2: an intent that did not move stops its flow (`claim` gives None). A fact survives a lost race: the
-transaction is run again and the fact is decided anew.
+Rule 2: an intent that did not move stops its flow: whoever told it looks at `Decision.moved`. A fact survives a lost
+race: the transaction is run again and the fact is decided anew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from service.domain import effects, exact_json
 from service.domain.fact_detail import detail_of
-from service.domain.facts import Fact
+from service.domain.facts import CAUSE_SUBMIT, Fact, SubmitAccepted
 from service.domain.history import HistoryLine, chain
 from service.domain.job import Job
 from service.domain.job_object import job_object, without_prompts
@@ -19,7 +19,7 @@ from service.domain.machine import Decision, decide
 from service.domain.secrets import token_hash_of
 from service.domain.states import Priority
 from service.flows.runtime import Runtime
-from service.storage import events, history, jobs, work
+from service.storage import callbacks, events, history, jobs, work
 from service.storage.batch import Batch
 from service.storage.database import Tx
 from service.storage.events import Event
@@ -165,6 +165,26 @@ def _token_hashes(runtime: Runtime, changes: Sequence[Change]) -> dict[str, str]
     return hashes
 
 
+def _ask_now(tx: Tx, steps: Sequence[Step], now_ms: int) -> None:
+    """A callback that came before the answer to the submit has claimed the id: the question it caused stays due."""
+    named = {
+        step.fact.attempt_id: step.job_id
+        for step in steps
+        if isinstance(step.fact, SubmitAccepted) and step.fact.cause == CAUSE_SUBMIT
+    }
+    claimed = callbacks.candidates(tx, [attempt_id for attempt_id in named if attempt_id]) if named else {}
+    found = jobs.load(tx, [named[attempt_id] for attempt_id in claimed])
+    work.hasten(
+        tx,
+        [
+            (job_id, effects.Work.ASK, attempt.number, now_ms)
+            for job_id, stored in sorted(found.items())
+            for attempt in stored.job.attempts
+            if attempt.id in claimed and stored.job.completed_ms is None
+        ],
+    )
+
+
 class Advance:
     """Facts from anywhere, written together; each caller gets the decision on its own."""
 
@@ -174,17 +194,14 @@ class Advance:
 
     def _handle(self, tx: Tx, items: list[list[Step]]) -> list[Advanced]:
         steps = [step for item in items for step in item]
-        done = advance(tx, self._runtime, steps, self._runtime.now_ms())
+        now_ms = self._runtime.now_ms()
+        done = advance(tx, self._runtime, steps, now_ms)
+        _ask_now(tx, steps, now_ms)
         out, place = [], 0
         for item in items:
             out.append(replace(done, decisions=done.decisions[place : place + len(item)]))
             place += len(item)
         return out
-
-    async def claim(self, step: Step) -> Decision | None:
-        """This function will commit an intent; None when it did not move the job, and the flow must stop."""
-        decision = (await self.tell([step]))[0]
-        return decision if decision is not None and decision.moved else None
 
     async def tell(self, steps: Sequence[Step]) -> list[Decision | None]:
         """This function will commit facts and wake who waits for them.

@@ -36,15 +36,20 @@ async def archive(runtime: Runtime, advance: Advance, due: Due) -> None:
     if task is None:
         await runtime.door.write(lambda tx: work.done(tx, due, mine=runtime.process_id))
         return
+    later: Later | None = None
     for artifact in task.wanted:
         if artifact.state != "wanted":
             continue
         outcome = await _fetched(runtime, task, artifact, due)
         if isinstance(outcome, Later) and due.tries + 1 < _TRIES:
-            await _put_off(runtime, due, outcome)
-            return
+            # The other files do not wait for this one: their URLs may die meanwhile.
+            later = outcome
+            continue
         saved = outcome if isinstance(outcome, Artifact) else replace(artifact, state="gone")
         await runtime.door.write(partial(artifacts.save, artifact=saved))
+    if later is not None:
+        await _put_off(runtime, due, later)
+        return
     await _tell(runtime, advance, task, due)
 
 
@@ -55,7 +60,7 @@ async def _task(runtime: Runtime, due: Due) -> _Task | None:
         stored = jobs.load(tx, [due.job_id]).get(due.job_id)
         job = stored.job if stored else None
         attempt = attempt_of(job, due.number) if job else None
-        if job is None or attempt is None or job.output is None or job.provider not in runtime.providers:
+        if job is None or attempt is None or job.output is None:
             return None
         artifacts.want(
             tx,
@@ -81,17 +86,22 @@ async def _task(runtime: Runtime, due: Due) -> _Task | None:
 
 async def _fetched(runtime: Runtime, task: _Task, artifact: Artifact, due: Due) -> Artifact | Gone | Later:
     """Fetch one file; when its URL is dead, ask the provider once for another."""
+    if task.job.provider not in runtime.providers:
+        return Later("the provider is switched off")
     outcome = await fetch(runtime, task.job.provider, artifact)
     if not isinstance(outcome, Gone):
         return outcome
-    renewed = (await _fresh_urls(runtime, task, due)).get(artifact.position)
+    fresh = await _fresh_urls(runtime, task, due)
+    if isinstance(fresh, Later):
+        return fresh
+    renewed = fresh.get(artifact.position)
     if renewed is None or renewed == artifact.source_url:
         return outcome
     return await fetch(runtime, task.job.provider, replace(artifact, source_url=renewed))
 
 
-async def _fresh_urls(runtime: Runtime, task: _Task, due: Due) -> dict[int, str]:
-    """Ask the provider for the result again: its URLs may be signed anew."""
+async def _fresh_urls(runtime: Runtime, task: _Task, due: Due) -> dict[int, str] | Later:
+    """Ask the provider for the result again: its URLs may be signed anew. No answer says nothing of the file."""
     attempt = attempt_of(task.job, due.number)
     if attempt is None or attempt.provider_request_id is None:
         return {}
@@ -108,7 +118,7 @@ async def _fresh_urls(runtime: Runtime, task: _Task, due: Due) -> dict[int, str]
         runtime.providers[provider].ask(subject)
     )
     if isinstance(answer, NoNews):
-        return {}
+        return Later(answer.reason, answer.retry_after_ms)
     for fact in answer:
         if isinstance(fact, facts.ProviderSucceeded):
             return {position: image.url for position, image in enumerate(fact.output.images)}

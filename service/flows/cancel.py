@@ -6,7 +6,7 @@ from service.domain.schedule import backoff_ms
 from service.flows.advance import Advance, Step
 from service.flows.errors import Conflict, NotFound
 from service.flows.runtime import Runtime
-from service.flows.subjects import subject_of
+from service.flows.subjects import subject_of, without_subject
 from service.providers.base import NoNews
 from service.storage import jobs, work
 from service.storage.work import Due
@@ -40,7 +40,7 @@ async def cancel_at_provider(runtime: Runtime, advance: Advance, due: Due) -> No
     """This function will tell the provider that an attempt is no longer wanted; its answer moves nothing."""
     subject, job = await subject_of(runtime, due)
     if subject is None or job is None:
-        await runtime.door.write(lambda tx: work.done(tx, due, mine=runtime.process_id))
+        await without_subject(runtime, due, job)
         return
     adapter = runtime.providers[job.provider]
     answer = await runtime.talks[job.provider].run(adapter.cancel(subject))

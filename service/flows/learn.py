@@ -1,5 +1,7 @@
 """Learn how long a model takes, so that the first question comes when a callback is overdue and not before."""
 
+import contextlib
+
 from service.domain import schedule
 from service.domain.job import Job
 from service.flows.runtime import Runtime
@@ -28,6 +30,14 @@ class Learned:
         self._first_ms[provider, model] = (now_ms, known[1] if known else None)
         took = await runtime.door.read(lambda tx: jobs.durations_ms(tx, provider=provider, model=model))
         self._first_ms[provider, model] = (now_ms, schedule.learned_first_ms(took))
+
+
+async def meanwhile(runtime: Runtime, job: Job) -> None:
+    """This function will learn what the answer to a submit needs, while that is under way; it does not fail."""
+    if runtime.public_url is None or runtime.timing.poll_after_ms is not None:
+        return
+    with contextlib.suppress(Exception):
+        await runtime.learned.refresh(runtime, job.provider, job.model)
 
 
 def first_ask_ms(runtime: Runtime, job: Job, now_ms: int) -> int:

@@ -6,6 +6,7 @@ Rule 2: what cannot be judged now is kept as `unjudged` and answered 503, and th
 Rule 3: a refused callback is a hint at most: it makes us ask, at most once in 30 s for each attempt.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,14 @@ class Arrived:
     keys_tried: bool = False
 
 
+@dataclass(slots=True)
+class _News:
+    """What one transaction of callbacks moved: whoever of its senders is still there first tells it."""
+
+    advanced: Advanced
+    told: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What the sender hears, and why. `verdict` is None for a token that names no attempt."""
@@ -58,8 +67,7 @@ class Answered:
     status: int
     verdict: Verdict | None = None
     keys_needed: KeysNeeded | None = None
-    #: What the transaction moved, told once for all of its callbacks.
-    advanced: Advanced | None = None
+    news: "_News | None" = None
 
 
 @dataclass(slots=True)
@@ -81,6 +89,8 @@ class Receive:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._batch = Batch(runtime.door, self._handle, lanes=min(2, runtime.door.lanes))
+        self._fetching = {name: asyncio.Lock() for name in runtime.providers}
+        self._renewing: set[asyncio.Task[None]] = set()
 
     async def __call__(self, provider: str, token: str, headers: Mapping[str, str], body: bytes) -> Answered:
         """This function will keep and judge a callback and answer once that is committed.
@@ -95,22 +105,43 @@ class Receive:
             return Answered(404)
         received = Received(headers=headers, body=body, received_ms=runtime.now_ms())
         arrived = Arrived(runtime.make_id("cb"), provider, token_hash_of(token), received)
-        answered = await self._batch(arrived)
+        self._renew_old_keys(provider)
+        answered = await self._recorded(arrived)
         if answered.keys_needed is not None:
-            if adapter.wants_keys(answered.keys_needed, runtime.now_ms()):
-                await runtime.talks[provider].run(adapter.fetch_keys(runtime.now_ms()))
-            answered = await self._batch(replace(arrived, keys_tried=True))
-        if answered.advanced is not None:
-            runtime.bell.ring(answered.advanced.topics)
-            for decision in answered.advanced.decisions:
-                if decision is not None:
-                    count(runtime, decision)
+            await self._fetch_keys(provider, answered.keys_needed)
+            answered = await self._recorded(replace(arrived, keys_tried=True))
         if answered.verdict is not None:
             runtime.measures.callbacks.labels(provider, answered.verdict.value).inc()
         return answered
 
+    async def _recorded(self, arrived: Arrived) -> Answered:
+        answered = await self._batch(arrived)
+        if answered.news is not None and not answered.news.told:
+            answered.news.told = True
+            self._runtime.bell.ring(answered.news.advanced.topics)
+            for decision in answered.news.advanced.decisions:
+                if decision is not None:
+                    count(self._runtime, decision)
+        return answered
+
+    async def _fetch_keys(self, provider: str, why: KeysNeeded | None) -> None:
+        """One fetch for all who wait: those behind it find the keys fetched, or know that it failed."""
+        runtime, adapter = self._runtime, self._runtime.providers[provider]
+        async with self._fetching[provider]:
+            if adapter.wants_keys(why, runtime.now_ms()):
+                await runtime.talks[provider].run(adapter.fetch_keys(runtime.now_ms()))
+
+    def _renew_old_keys(self, provider: str) -> None:
+        """Keys that grow old are renewed beside the callbacks, which do not wait for it."""
+        adapter = self._runtime.providers[provider]
+        idle = not self._fetching[provider].locked()
+        if adapter.has_keys and idle and adapter.wants_keys(None, self._runtime.now_ms()):
+            task = asyncio.create_task(self._fetch_keys(provider, None))
+            self._renewing.add(task)
+            task.add_done_callback(self._renewing.discard)
+
     def _handle(self, tx: Tx, items: list[Arrived]) -> list[Answered]:
-        rows = callbacks.addressees(tx, [item.token_hash for item in items])
+        rows = _addressees(tx, [item.token_hash for item in items])
         pile = _Pile()
         answers = [self._one(tx, pile, item, rows.get(item.token_hash)) for item in items]
         done = advance(tx, self._runtime, pile.steps, self._runtime.now_ms())
@@ -119,8 +150,8 @@ class Receive:
         callbacks.name_candidates(tx, pile.candidates)
         if self._ask(tx, pile):
             done = replace(done, topics=done.topics | {Work.ASK.value, Work.RECONCILE.value})
-        answers[0] = replace(answers[0], advanced=done)
-        return answers
+        news = _News(done)
+        return [replace(answer, news=news) for answer in answers]
 
     def _one(self, tx: Tx, pile: _Pile, item: Arrived, row: Row | None) -> Answered:
         if row is None or row["provider"] != item.provider:
@@ -241,6 +272,15 @@ class Receive:
                 wanted.append(work.Scheduled(job_id, Work.ASK, number, now_ms))
         work.schedule(tx, wanted)
         return bool(hastened)
+
+
+def _addressees(tx: Tx, token_hashes: list[str]) -> dict[str, Row]:
+    """Who is addressed, as nobody else changes it until our commit: another process may have the same callback."""
+    found = callbacks.addressees(tx, token_hashes)
+    if tx.dialect != "postgresql" or not found:
+        return found
+    jobs.load(tx, [row["job_id"] for row in found.values()], lock=True)
+    return callbacks.addressees(tx, token_hashes)
 
 
 def _with_first_ask(runtime: Runtime, fact: facts.SubmitAccepted, job: Job) -> facts.Fact:

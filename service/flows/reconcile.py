@@ -11,10 +11,11 @@ from service.domain.states import AttemptState
 from service.flows import learn
 from service.flows.advance import Advance, Step
 from service.flows.runtime import Runtime
-from service.flows.subjects import attempt_of
+from service.flows.subjects import attempt_of, without_subject
 from service.providers.base import Listed, Search
 from service.storage import jobs, work
-from service.storage.database import CONSTRAINT_ERRORS, Tx
+from service.storage.database import Tx
+from service.storage.drivers import CONSTRAINT_ERRORS
 from service.storage.work import Due
 
 #: The clocks of the provider and of this machine may differ by so much.
@@ -45,7 +46,7 @@ async def reconcile(runtime: Runtime, advance: Advance, due: Due) -> None:
             )
         )
     if talk is None or job is None or attempt is None:
-        await runtime.door.write(lambda tx: work.done(tx, due, mine=runtime.process_id))
+        await without_subject(runtime, due, job)
         return
     listed: tuple[Listed, ...] = await runtime.talks[job.provider].run(talk)
     if await _adopted(runtime, advance, job, attempt.id, listed):

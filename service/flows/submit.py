@@ -7,8 +7,11 @@ Rule 3: what provably was not taken is put off with the same attempt; what may h
 not sent again from here.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import structlog
 
 from service.domain import exact_json, facts
 from service.domain.attempts import in_flight
@@ -22,12 +25,17 @@ from service.flows.advance import Advance, Step
 from service.flows.runtime import Runtime
 from service.providers.base import MaybeTaken, NotTaken, Order, Refusal
 from service.storage import jobs, work
-from service.storage.database import CONSTRAINT_ERRORS
+from service.storage.database import DatabaseUnavailable, WriteConflict
+from service.storage.drivers import CONSTRAINT_ERRORS
 from service.storage.work import Due
+
+_log = structlog.get_logger("fluxgate.submit")
 
 LEAVES_WITHIN_MS = 5_000
 #: How long after a submit of unknown outcome it is looked for first.
 _RECONCILE_AFTER_MS = 2_000
+#: So often an answer is tried to be recorded that fails for another reason than the database being away.
+_TRIES_TO_RECORD = 6
 #: Backoff of a put-off submit: what an operator must mend is tried less often than what mends itself.
 _BACKOFF_MS = {
     ErrorCode.AUTHENTICATION: (15_000, 300_000),
@@ -50,8 +58,11 @@ class Sending:
 async def start(runtime: Runtime, advance: Advance, dues: Sequence[Due]) -> list[Sending]:
     """This function will commit the intents of claimed submits and say which of them may be sent now.
 
-    A job found in `submitting` was interrupted: its request may have left, so it becomes uncertain.
+    A job found in `submitting` was interrupted: its request may have left, so it becomes uncertain. Inputs are read
+    before the intents are committed: afterwards nothing may fail that keeps a request from leaving.
     """
+    ids = [due.job_id for due in dues]
+    inputs = await runtime.door.read(lambda tx: jobs.inputs(tx, ids))
     decisions = await advance.tell(
         [Step(job_id=due.job_id, fact=_Intent(runtime, runtime.make_id("att"))) for due in dues]
     )
@@ -64,8 +75,6 @@ async def start(runtime: Runtime, advance: Advance, dues: Sequence[Due]) -> list
             idle.append(due)
     if idle:
         await runtime.door.write(lambda tx: [work.done(tx, due, mine=runtime.process_id) for due in idle])
-    ids = [due.job_id for due, _ in started]
-    inputs = await runtime.door.read(lambda tx: jobs.inputs(tx, ids)) if ids else {}
     return [Sending(due, job, _current(job), inputs[due.job_id]) for due, job in started]
 
 
@@ -86,8 +95,9 @@ class _Intent:
             return None
         if job.current is not None and in_flight(job, job.current):
             return unknown(self.runtime, job.current.id, "the process that was sending it stopped")
-        if job.provider not in self.runtime.providers:
-            return None
+        if job.deadline_ms <= self.runtime.now_ms():
+            # After a long stop much is due at once, and nobody waits for it any more.
+            return facts.DeadlinePassed(cause=facts.CAUSE_CLOCK)
         current = job.current if job.state is JobState.ACCEPTED else None
         return facts.SubmitStarted(
             cause=facts.CAUSE_SUBMIT,
@@ -111,9 +121,9 @@ def unknown(runtime: Runtime, attempt_id: str, reason: str) -> facts.SubmitUnkno
 async def send(runtime: Runtime, advance: Advance, sending: Sending) -> None:
     """This function will send one attempt and record what came of it."""
     attempt, job = sending.attempt, sending.job
-    if runtime.now_ms() - attempt.started_ms > LEAVES_WITHIN_MS:
-        late = NotTaken(refusal=Refusal.UNREACHABLE, message="It was not sent in time by ourselves.")
-        await record(runtime, advance, [Step(job_id=job.id, fact=_postponed(runtime, sending, late))])
+    kept_back = _kept_back(runtime, sending)
+    if kept_back is not None:
+        await record(runtime, advance, [Step(job_id=job.id, fact=_postponed(runtime, sending, kept_back))])
         return
     provider = runtime.providers[job.provider]
     order = Order(
@@ -127,7 +137,9 @@ async def send(runtime: Runtime, advance: Advance, sending: Sending) -> None:
         deadline_ms=job.deadline_ms,
     )
     try:
-        came = await runtime.talks[job.provider].run(provider.submit(order))
+        came, _ = await asyncio.gather(
+            runtime.talks[job.provider].run(provider.submit(order)), learn.meanwhile(runtime, job)
+        )
     except BaseException as error:
         # Stopped, or our own adapter failed: the request may have left all the same.
         reason = f"sending ended with {type(error).__name__}"
@@ -135,6 +147,17 @@ async def send(runtime: Runtime, advance: Advance, sending: Sending) -> None:
         raise
     runtime.measures.calls.labels(job.provider, "submit", _outcome(came)).inc()
     await record(runtime, advance, _steps(runtime, sending, came))
+
+
+def _kept_back(runtime: Runtime, sending: Sending) -> NotTaken | None:
+    """Why a request does not leave at all, if so."""
+    if sending.job.provider not in runtime.providers:
+        return NotTaken(
+            refusal=Refusal.AUTHENTICATION, message="The provider has no key here and is switched off."
+        )
+    if runtime.now_ms() - sending.attempt.started_ms > LEAVES_WITHIN_MS:
+        return NotTaken(refusal=Refusal.UNREACHABLE, message="It was not sent in time by ourselves.")
+    return None
 
 
 def _outcome(came: object) -> str:
@@ -188,17 +211,28 @@ def _postponed(runtime: Runtime, sending: Sending, came: NotTaken) -> facts.Subm
 async def record(runtime: Runtime, advance: Advance, steps: list[Step]) -> None:
     """This function will commit what a submit brought; it does not give up, because nobody else knows it.
 
-    When the provider's id already belongs to another attempt, the answer proves nothing: the attempt is uncertain.
+    When the provider's id already belongs to another attempt, or the answer cannot be written down whatever is
+    tried, it proves nothing: the attempt is uncertain.
     """
-    wait_s = 0.05
+    wait_s, failed = 0.05, 0
     while True:
         try:
             await advance.tell(steps)
             return
         except CONSTRAINT_ERRORS:
-            attempt_id = next(step.fact.attempt_id for step in steps if isinstance(step.fact, facts.Fact))
-            reason = "the provider answered with the id of another request"
-            steps = [Step(job_id=steps[0].job_id, fact=unknown(runtime, attempt_id or "", reason))]
-        except Exception:  # noqa: BLE001 - whatever it is, this answer must not be lost
-            await runtime.sleep(wait_s)
-            wait_s = min(wait_s * 2, 2.0)
+            steps = _nothing_known(runtime, steps, "the provider answered with the id of another request")
+        except (DatabaseUnavailable, WriteConflict):
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, the attempt must not stay as it is
+            _log.exception("answer_not_recorded", job_id=steps[0].job_id)
+            failed += 1
+            if failed >= _TRIES_TO_RECORD:
+                reason = f"the answer could not be recorded: {type(error).__name__}"
+                steps = _nothing_known(runtime, steps, reason)
+        await runtime.sleep(wait_s)
+        wait_s = min(wait_s * 2, 2.0)
+
+
+def _nothing_known(runtime: Runtime, steps: Sequence[Step], reason: str) -> list[Step]:
+    attempt_id = next(step.fact.attempt_id for step in steps if isinstance(step.fact, facts.Fact))
+    return [Step(job_id=steps[0].job_id, fact=unknown(runtime, attempt_id or "", reason))]

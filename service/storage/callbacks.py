@@ -14,7 +14,7 @@ CALLBACK = table(CallbackRow)
 ATTEMPT = table(AttemptRow)
 JOB = table(JobRow)
 
-_ADDRESSEES = Statement(
+_ADDRESSED = (
     select(
         ATTEMPT.c.id,
         ATTEMPT.c.job_id,
@@ -28,8 +28,12 @@ _ADDRESSEES = Statement(
         ATTEMPT.c.refused_callbacks,
         ATTEMPT.c.refused_bytes,
         ATTEMPT.c.hinted_ms,
-    ).where(among(ATTEMPT.c.token_hash, "hashes"))
+    )
+    .join_from(ATTEMPT, JOB, JOB.c.id == ATTEMPT.c.job_id)
+    .where(among(ATTEMPT.c.token_hash, "hashes"))
+    .order_by(JOB.c.id)
 )
+_ADDRESSEES = {"sqlite": Statement(_ADDRESSED), "postgresql": Statement(_ADDRESSED.with_for_update())}
 _INSERT = insert_many(CALLBACK)
 _TALLY = update_many(
     ATTEMPT,
@@ -83,8 +87,13 @@ class Tally:
 
 
 def addressees(tx: Tx, token_hashes: Sequence[str]) -> dict[str, Row]:
-    """This function will find the attempts that tokens belong to, by the token's hash."""
-    return {row["token_hash"]: row for row in tx.rows(_ADDRESSEES, hashes=list(token_hashes))}
+    """This function will find the attempts that tokens belong to, by the token's hash, and hold them and their jobs.
+
+    Until the commit nobody else judges a callback of the same job: what was counted and said before stays true.
+    Jobs are locked in the order of their ids, as `jobs.load` does.
+    """
+    found = tx.rows(_ADDRESSEES[tx.dialect], hashes=list(token_hashes))
+    return {row["token_hash"]: row for row in found}
 
 
 def keep(tx: Tx, callbacks: Sequence[Kept]) -> None:

@@ -1,5 +1,6 @@
 """Result files on a local disk: durable before they are named, named by what they hold."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -60,7 +61,9 @@ class Incoming:
 
     def discard(self) -> None:
         """This function will throw the file away, if it was not kept."""
-        self._file.close()
+        # What could not be written is tried once more by the closing, and fails once more.
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
 

@@ -121,7 +121,8 @@ class AttemptRow(SQLModel, table=True):
         CheckConstraint(_one_of("state", AttemptState), name="attempt_state_known"),
         UniqueConstraint("job_id", "number", name="attempt_number_once"),
         UniqueConstraint("provider", "provider_request_id", name="provider_request_once"),
-        Index("attempt_learned", "provider", "model", "completed_ms"),
+        # Led by `model` and not by `provider`: else the planner takes this index to find a request of a provider.
+        Index("attempt_learned", "model", "provider", "completed_ms"),
         _ROOM,
     )
     id: str = _text(primary_key=True)

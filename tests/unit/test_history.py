@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from service.domain.history import GENESIS, HistoryLine, chain, commitment_of, first_broken
+from service.domain.timestamps import rfc3339
 
 LENGTH = 6
-from service.domain.timestamps import rfc3339
 
 
 def line(seq: int, prev: str, job_id: str = "job_1", **fields: Any) -> HistoryLine:
