@@ -14,7 +14,10 @@ import orjson
 MAX_DEPTH = 128
 #: Longer integers are refused before they are converted, which takes quadratic time (CPython refuses them at 4300).
 MAX_DIGITS = 4000
-_LONG_NUMBER = re.compile(rb"\d{19,}")
+_LONG_NUMBER = re.compile(rb"-?\d{19,}")
+#: What orjson reads exactly: from the smallest signed to the largest unsigned integer of 64 bits.
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+_DIGITS_OF_64_BITS = 20
 
 
 class NotJson(ValueError):
@@ -64,6 +67,17 @@ def _read_exactly(raw: bytes) -> Any:
     return value
 
 
+def _has_larger_than_64_bits(raw: bytes) -> bool:
+    """Tell whether some run of digits may be an integer that orjson would turn into a float.
+
+    Seeds of 19 and 20 digits are common and mostly fit.
+    """
+    return any(
+        len(found) > _DIGITS_OF_64_BITS + 1 or not _SMALLEST <= int(found) <= _LARGEST
+        for found in _LONG_NUMBER.findall(raw)
+    )
+
+
 def _read_fast(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
@@ -78,7 +92,7 @@ def loads(text: bytes | str) -> Any:
         finite or has more than `MAX_DIGITS` digits.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    value = _read_exactly(raw) if _LONG_NUMBER.search(raw) else _read_fast(raw)
+    value = _read_exactly(raw) if _has_larger_than_64_bits(raw) else _read_fast(raw)
     # Counting brackets is cheap and nearly always enough.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _too_deep(value):
         raise NotJson(f"nested deeper than {MAX_DEPTH} levels")

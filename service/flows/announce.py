@@ -3,7 +3,8 @@
 from service.flows.runtime import Runtime
 from service.storage import events
 
-_MOST = 1_000
+#: So many at a time, so that the lock under which events are numbered is held shortly.
+MOST = 1_000
 
 
 async def announce(runtime: Runtime) -> int:
@@ -11,7 +12,7 @@ async def announce(runtime: Runtime) -> int:
 
     On SQLite there is nothing to do: the one writer numbers as it writes.
     """
-    job_ids = await runtime.door.write(lambda tx: events.number(tx, most=_MOST))
-    if job_ids:
+    numbered = await runtime.door.write(lambda tx: events.number(tx, most=MOST))
+    if numbered:
         runtime.bell.ring({"feed"})
-    return len(job_ids)
+    return numbered

@@ -37,7 +37,10 @@ def take(tx: Tx, claimed: Sequence[Claimed]) -> dict[tuple[str, str], Row]:
     """
     if not claimed:
         return {}
-    tx.run_many(_INSERT, [{name: getattr(item, name) for name in Claimed.__slots__} for item in claimed])
+    rows = [{name: getattr(item, name) for name in Claimed.__slots__} for item in claimed]
+    if tx.run_many(_INSERT, rows) == len(rows):
+        # As nearly always: nobody was there before.
+        return {(row["tenant"], row["key"]): row for row in rows}
     tenants = sorted({item.tenant for item in claimed})
     rows = tx.rows(_FIND, tenants=tenants, keys=sorted({item.key for item in claimed}))
     return {(row["tenant"], row["key"]): row for row in rows}

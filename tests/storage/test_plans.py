@@ -40,7 +40,7 @@ HOT: dict[str, tuple[Callable[[Tx], Any], set[str]]] = {
     "drop all": (lambda tx: work.drop_all(tx, ["job_1"]), {"work"}),
     "feed": (lambda tx: events.feed(tx, tenant="t", after=1, most=9), {"event_feed"}),
     "feed of types": (lambda tx: events.feed(tx, tenant="t", after=1, most=9, types=["a"]), {"event_feed"}),
-    "numbering": (events.number, {"event_unnumbered", "event", "counter"}),
+    "numbering": (lambda tx: events.number(tx, most=1000), {"event_unnumbered", "event", "counter"}),
     "load": (lambda tx: jobs.load(tx, ["job_1"]), {"job", "attempt_number_once"}),
     "load to change": (lambda tx: jobs.load(tx, ["job_1"], lock=True), {"job", "attempt_number_once"}),
     "change": (lambda tx: jobs.save_many(tx, [Change(STORED, CHANGED)], {"att_1": "t"}), {"job"}),

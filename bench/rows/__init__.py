@@ -1,0 +1,17 @@
+"""The measurements, by name; each gives the lines of one database."""
+
+from collections.abc import Callable, Iterator
+
+from bench.databases import Database
+from bench.options import Options
+from bench.outcome import Line
+from bench.rows import edge, memory, provider, whole
+
+Measure = Callable[[Database, Options], Iterator[Line]]
+
+ROWS: dict[str, Measure] = {
+    "edge": edge.measure,
+    "provider": provider.measure,
+    "whole": whole.measure,
+    "memory": memory.measure,
+}
