@@ -141,7 +141,7 @@ class Receive:
             task.add_done_callback(self._renewing.discard)
 
     def _handle(self, tx: Tx, items: list[Arrived]) -> list[Answered]:
-        rows = _addressees(tx, [item.token_hash for item in items])
+        rows = callbacks.addressees(tx, [item.token_hash for item in items])
         pile = _Pile()
         answers = [self._one(tx, pile, item, rows.get(item.token_hash)) for item in items]
         done = advance(tx, self._runtime, pile.steps, self._runtime.now_ms())
@@ -272,15 +272,6 @@ class Receive:
                 wanted.append(work.Scheduled(job_id, Work.ASK, number, now_ms))
         work.schedule(tx, wanted)
         return bool(hastened)
-
-
-def _addressees(tx: Tx, token_hashes: list[str]) -> dict[str, Row]:
-    """Who is addressed, as nobody else changes it until our commit: another process may have the same callback."""
-    found = callbacks.addressees(tx, token_hashes)
-    if tx.dialect != "postgresql" or not found:
-        return found
-    jobs.load(tx, [row["job_id"] for row in found.values()], lock=True)
-    return callbacks.addressees(tx, token_hashes)
 
 
 def _with_first_ask(runtime: Runtime, fact: facts.SubmitAccepted, job: Job) -> facts.Fact:

@@ -22,7 +22,7 @@ from service.domain.effects import Work
 from service.domain.schedule import backoff_ms
 from service.flows import submit
 from service.flows.advance import Advance
-from service.flows.announce import announce
+from service.flows.announce import MOST, announce
 from service.flows.archive import archive
 from service.flows.cancel import cancel_at_provider
 from service.flows.expire import expire
@@ -37,6 +37,7 @@ _SWEEP_S = 1.0
 #: After SIGTERM, what is under way gets so long before it is given up (submits become uncertain).
 FINISH_S = 8.0
 _GIVE_UP_S = 1.0
+_GATHER_S = 0.004
 #: What the database interrupted is tried again so much later, and not counted as a try.
 _INTERRUPTED_MS = 1_000
 
@@ -174,7 +175,7 @@ class Worker:
             due_ms, now_ms = await self._runtime.door.read(
                 lambda tx: (work.next_due_ms(tx, kind), tx.clock_ms())
             )
-        except DatabaseUnavailable:
+        except Exception:  # noqa: BLE001 - then it looks again at the next sweep
             return _SWEEP_S
         if due_ms is None:
             return _SWEEP_S
@@ -278,10 +279,12 @@ class Announcer:
         while True:
             ticket = bell.ticket("announce")
             try:
-                while await announce(self._runtime):
+                while await announce(self._runtime) == MOST:
                     pass
             except DatabaseUnavailable as error:
                 _log.warning("database_unavailable", loop="announce", reason=str(error))
             except Exception:  # noqa: BLE001 - a loop outlives every failure
                 _log.exception("loop_failed", loop="announce")
             await bell.wait("announce", ticket, _SWEEP_S)
+            # What is committed in these milliseconds shares one numbering.
+            await self._runtime.sleep(_GATHER_S)

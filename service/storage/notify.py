@@ -8,6 +8,7 @@ import orjson
 import psycopg
 
 from service.storage.database import libpq_url
+from service.storage.postgres import TCP_PATIENCE
 
 _CHANNEL = "fluxgate"
 #: PostgreSQL refuses payloads of 8000 bytes.
@@ -49,7 +50,7 @@ class Notifier:
     async def _listen(self) -> None:
         while True:
             with contextlib.suppress(psycopg.Error):
-                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, **TCP_PATIENCE)
                 async with connection:
                     await connection.execute(f"LISTEN {_CHANNEL}")
                     async for notice in connection.notifies():
@@ -61,7 +62,7 @@ class Notifier:
     async def _send(self) -> None:
         while True:
             with contextlib.suppress(psycopg.Error):
-                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, **TCP_PATIENCE)
                 async with connection:
                     while True:
                         await self._wanted.wait()

@@ -27,7 +27,7 @@ _POSTGRES_OPTIONS = "-c jit=off -c enable_hashjoin=off -c enable_mergejoin=off -
 #: Nobody is waited for without end: neither for a lock, nor for a process that stands still with locks of its own,
 #: nor for a server that no longer answers.
 _POSTGRES_PATIENCE = f" -c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
-_TCP_PATIENCE: Mapping[str, Any] = {
+TCP_PATIENCE: Mapping[str, Any] = {
     "tcp_user_timeout": 15_000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -83,7 +83,7 @@ def open_postgres(url: str) -> psycopg.Connection[Any]:
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
         options=_POSTGRES_OPTIONS + _POSTGRES_PATIENCE,
-        **_TCP_PATIENCE,
+        **TCP_PATIENCE,
     )
     connection.adapters.register_dumper(int, Int8Dumper)
     return connection
