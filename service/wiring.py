@@ -84,10 +84,12 @@ def salts() -> Callable[[], str]:
     pool: deque[str] = deque()
 
     def salt() -> str:
-        if not pool:
-            drawn = secrets.token_hex(16 * 256)
-            pool.extend(drawn[place : place + 32] for place in range(0, len(drawn), 32))
-        return pool.popleft()
+        while True:
+            try:
+                return pool.popleft()
+            except IndexError:  # several threads may find it empty
+                drawn = secrets.token_hex(16 * 256)
+                pool.extend(drawn[place : place + 32] for place in range(0, len(drawn), 32))
 
     return salt
 

@@ -72,7 +72,7 @@ class Accept:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._batch = Batch(runtime.door, self._handle, lanes=min(2, runtime.door.lanes))
+        self._batch = Batch(runtime.door, self._handle, lanes=1)
 
     async def __call__(self, request: Request) -> Accepted:
         """This function will commit a new job, or find the one that the same request made before.

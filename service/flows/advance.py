@@ -190,7 +190,7 @@ class Advance:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._batch = Batch(runtime.door, self._handle, lanes=min(2, runtime.door.lanes))
+        self._batch = Batch(runtime.door, self._handle, lanes=1)
 
     def _handle(self, tx: Tx, items: list[list[Step]]) -> list[Advanced]:
         steps = [step for item in items for step in item]

@@ -88,7 +88,7 @@ class Receive:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._batch = Batch(runtime.door, self._handle, lanes=min(2, runtime.door.lanes))
+        self._batch = Batch(runtime.door, self._handle, lanes=1)
         self._fetching = {name: asyncio.Lock() for name in runtime.providers}
         self._renewing: set[asyncio.Task[None]] = set()
 

@@ -49,7 +49,7 @@ class Artifact:
 
 def want(tx: Tx, artifacts: Sequence[Artifact]) -> None:
     """This function will note files to be kept; those noted before stay as they are."""
-    tx.run_many(_INSERT, [{name: getattr(item, name) for name in Artifact.__slots__} for item in artifacts])
+    tx.run_later(_INSERT, [{name: getattr(item, name) for name in Artifact.__slots__} for item in artifacts])
 
 
 def of_job(tx: Tx, job_id: str) -> list[Artifact]:

@@ -98,12 +98,12 @@ def addressees(tx: Tx, token_hashes: Sequence[str]) -> dict[str, Row]:
 
 def keep(tx: Tx, callbacks: Sequence[Kept]) -> None:
     """This function will write callbacks."""
-    tx.run_many(_INSERT, [{name: getattr(kept, name) for name in Kept.__slots__} for kept in callbacks])
+    tx.run_later(_INSERT, [{name: getattr(kept, name) for name in Kept.__slots__} for kept in callbacks])
 
 
 def tally(tx: Tx, tallies: Sequence[Tally]) -> None:
     """This function will write what is counted of attempts' callbacks."""
-    tx.run_many(_TALLY, [_tally(item) for item in tallies])
+    tx.run_later(_TALLY, [_tally(item) for item in tallies])
 
 
 def _tally(item: Tally) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _tally(item: Tally) -> dict[str, Any]:
 
 def name_candidates(tx: Tx, candidates: Sequence[tuple[str, str]]) -> None:
     """This function will note the request ids that genuine callbacks claim for attempts without one."""
-    tx.run_many(
+    tx.run_later(
         _CANDIDATE, [{"of_id": attempt, "candidate_request_id": request} for attempt, request in candidates]
     )
 

@@ -59,6 +59,14 @@ class Tx(Protocol):
         """This function will run one statement for all rows and return how many rows were touched in all."""
         ...
 
+    def run_later(self, statement: Many, values: Rows) -> None:
+        """This function will run one statement for all rows before the next one that is waited for, or the commit.
+
+        For what nobody waits for: on PostgreSQL all such statements travel together with the COMMIT. What one of
+        them raises is raised then.
+        """
+        ...
+
     def clock_ms(self) -> int:
         """This function will tell the database's time: PostgreSQL's own, so that leases need no equal clocks."""
         ...

@@ -80,7 +80,7 @@ def append(tx: Tx, events: Sequence[Event]) -> None:
     if not events:
         return
     first = _count_up(tx, len(events)) if tx.dialect == "sqlite" else None
-    tx.run_many(
+    tx.run_later(
         _INSERT,
         [
             {

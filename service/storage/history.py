@@ -22,7 +22,7 @@ _OF_JOB = Statement(
 
 def append(tx: Tx, lines: Sequence[tuple[str, HistoryLine]]) -> None:
     """This function will write history lines, each with its tenant."""
-    tx.run_many(_INSERT, [{**_columns(line), "tenant": tenant} for tenant, line in lines])
+    tx.run_later(_INSERT, [{**_columns(line), "tenant": tenant} for tenant, line in lines])
 
 
 def _columns(line: HistoryLine) -> dict[str, Any]:

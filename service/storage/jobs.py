@@ -110,6 +110,8 @@ _DURATIONS = Statement(
         ATTEMPT.c.completed_ms.is_not(None),
         ATTEMPT.c.submitted_ms.is_not(None),
         ATTEMPT.c.outcome == "succeeded",
+        # What was learned by asking says how we ask, not how long the model takes.
+        ATTEMPT.c.learned_by == "callback",
     )
     .order_by(ATTEMPT.c.completed_ms.desc())
     .limit(100)
@@ -154,8 +156,8 @@ def insert_many(tx: Tx, new: Sequence[NewJob]) -> None:
 
     :raises IntegrityError: the driver's own, if `retry_of` already has a successor.
     """
-    tx.run_many(_INSERT, [_inserted(item) for item in new])
-    tx.run_many(
+    tx.run_later(_INSERT, [_inserted(item) for item in new])
+    tx.run_later(
         _INSERT_TAG,
         [
             {"job_id": item.stored.job.id, "key": key, "tenant": item.stored.job.tenant, "value": value}
@@ -233,8 +235,8 @@ def save_many(tx: Tx, changes: Sequence[Change], token_hashes: Mapping[str, str]
                 inserted.append({**values, **_fixed(change.after.job, attempt, token_hashes[attempt.id])})
             elif old != attempt:
                 updated.append({**values, "of_id": attempt.id})
-    tx.run_many(_INSERT_ATTEMPT, inserted)
-    tx.run_many(_UPDATE_ATTEMPT, updated)
+    tx.run_later(_INSERT_ATTEMPT, inserted)
+    tx.run_later(_UPDATE_ATTEMPT, updated)
 
 
 def _raw_text(before: Output | None, after: Output | None) -> str | None:

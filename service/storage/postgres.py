@@ -52,23 +52,61 @@ class PostgresTx:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._cursor = connection.cursor(row_factory=dict_row)
+        self._later: list[tuple[str, dict[str, Any]]] = []
+        #: A pipeline that was broken off leaves the driver believing in prepared statements that were never made.
+        self.sound = True
 
     def rows(self, statement: Statement | ClauseElement, **values: Any) -> list[Row]:
+        self._catch_up()
         sql, fixed = prepared(statement).text(self.dialect)
         return self._cursor.execute(sql, {**fixed, **values}).fetchall()
 
     def run(self, statement: Statement | ClauseElement, **values: Any) -> int:
+        self._catch_up()
         sql, fixed = prepared(statement).text(self.dialect)
         return self._cursor.execute(sql, {**fixed, **values}).rowcount
 
     def run_many(self, statement: Many, values: Rows) -> int:
         if not values:
             return 0
+        self._catch_up()
         sql, fixed = statement.set_based.text(self.dialect)
         parts = statement.as_json(values)
         return sum(self._cursor.execute(sql, {**fixed, "rows": part}).rowcount for part in parts)
 
+    def run_later(self, statement: Many, values: Rows) -> None:
+        if values:
+            sql, fixed = statement.set_based.text(self.dialect)
+            self._later += [(sql, {**fixed, "rows": part}) for part in statement.as_json(values)]
+
+    def _catch_up(self) -> None:
+        """Run what was put off, in its order, in one round trip."""
+        if self._later:
+            self._together()
+
+    def _together(self, *last: str) -> str | None:
+        """Send what was put off, and one statement more, as one; returns what the server says of the last."""
+        later, self._later = self._later, []
+        told, self.sound = None, False
+        with self._connection.pipeline():
+            for sql, values in later:
+                self._connection.execute(sql, values)
+            for sql in last:
+                told = self._connection.execute(sql)
+        self.sound = True
+        return told.statusmessage if told is not None else None
+
+    def commit(self) -> None:
+        """This function will commit what was run and what was put off.
+
+        :raises RuntimeError: if it was none: after an error that the work swallowed PostgreSQL silently rolls back.
+        """
+        told = self._together("COMMIT") if self._later else self._connection.execute("COMMIT").statusmessage
+        if told != "COMMIT":
+            raise RuntimeError("the work went on after an error, and nothing of it was written")
+
     def clock_ms(self) -> int:
+        self._catch_up()
         row = self._cursor.execute(
             "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now"
         ).fetchone()
@@ -125,11 +163,12 @@ class PostgresDriver:
 
     def _run(self, work: Work, begin: str = "BEGIN") -> Any:
         connection = self._begun(begin)
+        tx = PostgresTx(connection)
         try:
-            value = work(PostgresTx(connection))
-            _commit(connection)
+            value = work(tx)
+            tx.commit()
         except BaseException as error:
-            self._take_back(connection, error)
+            self._take_back(connection, error, sound=tx.sound)
             raise
         self._idle.put(connection)
         return value
@@ -149,9 +188,9 @@ class PostgresDriver:
                 if not known:
                     raise
 
-    def _take_back(self, connection: psycopg.Connection[Any], error: BaseException) -> None:
+    def _take_back(self, connection: psycopg.Connection[Any], error: BaseException, *, sound: bool) -> None:
         """After a failure: only a connection that is known to be sound is used again."""
-        if isinstance(error, psycopg.Error) and not isinstance(error, _HARMLESS):
+        if not sound or (isinstance(error, psycopg.Error) and not isinstance(error, _HARMLESS)):
             connection.close()
             return
         try:
@@ -163,12 +202,6 @@ class PostgresDriver:
     def close(self) -> None:
         while not self._idle.empty():
             self._idle.get_nowait().close()
-
-
-def _commit(connection: psycopg.Connection[Any]) -> None:
-    """Commit, or say that it was none: after an error that the work swallowed PostgreSQL silently rolls back."""
-    if connection.execute("COMMIT").statusmessage != "COMMIT":
-        raise RuntimeError("the work went on after an error, and nothing of it was written")
 
 
 def _translated(error: Exception) -> Exception:

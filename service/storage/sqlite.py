@@ -47,6 +47,9 @@ class SqliteTx:
         rows = [{**fixed, **row} for row in values] if fixed else values
         return self._connection.executemany(sql, rows).rowcount
 
+    def run_later(self, statement: Many, values: Rows) -> None:
+        self.run_many(statement, values)
+
 
 def _as_mapping(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}

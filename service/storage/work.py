@@ -130,7 +130,7 @@ class Scheduled:
 
 def schedule(tx: Tx, items: Sequence[Scheduled]) -> None:
     """This function will write work, replacing what was scheduled for the same key; a claim on it is void then."""
-    tx.run_many(
+    tx.run_later(
         _SCHEDULE,
         [
             {
@@ -154,12 +154,12 @@ def hasten(tx: Tx, items: Sequence[tuple[str, Work, int, int]]) -> int:
 
 def drop(tx: Tx, items: Sequence[tuple[str, Work, int]]) -> None:
     """This function will delete work, claimed or not."""
-    tx.run_many(_DROP, [_key(*item) for item in items])
+    tx.run_later(_DROP, [_key(*item) for item in items])
 
 
 def drop_all(tx: Tx, job_ids: Sequence[str]) -> None:
     """This function will delete all work of jobs."""
-    tx.run_many(_DROP_ALL, [{"of_job": job_id} for job_id in job_ids])
+    tx.run_later(_DROP_ALL, [{"of_job": job_id} for job_id in job_ids])
 
 
 def claim(tx: Tx, *, kind: Work, mine: str, lease_ms: int, most: int) -> list[Due]:

@@ -12,7 +12,7 @@ from service.domain.effects import Work
 from service.domain.ids import AttemptId
 from service.domain.job import Attempt, Job
 from service.domain.results import Output
-from service.domain.states import AttemptState, JobState
+from service.domain.states import AttemptState, JobState, LearnedBy
 from service.storage import artifacts, callbacks, history, idempotency, jobs, keys, search, work
 from service.storage.artifacts import Artifact
 from service.storage.callbacks import Kept, Tally
@@ -372,7 +372,12 @@ class TestJobs:
         assert driver.read(lambda tx: jobs.holder_of(tx, provider="fal", request_id="req-1")) == "att_0"
         assert driver.read(lambda tx: jobs.holder_of(tx, provider="bfl", request_id="req-1")) is None
 
-    def test_teach_how_long_a_model_takes(self, driver: Driver) -> None:
+    @pytest.mark.parametrize(
+        ("learned_by", "taught"), [(LearnedBy.CALLBACK, [700] * 3), (LearnedBy.POLL, [])]
+    )
+    def test_teach_how_long_a_model_takes_where_a_callback_told(
+        self, driver: Driver, learned_by: LearnedBy, taught: list[int]
+    ) -> None:
         with_attempts(
             driver,
             3,
@@ -380,8 +385,9 @@ class TestJobs:
             completed_ms=NOW + 700,
             outcome=AttemptState.SUCCEEDED,
             state=AttemptState.SUCCEEDED,
+            learned_by=learned_by,
         )
-        assert driver.read(lambda tx: jobs.durations_ms(tx, provider="fal", model="m")) == [700] * 3
+        assert driver.read(lambda tx: jobs.durations_ms(tx, provider="fal", model="m")) == taught
         assert driver.read(lambda tx: jobs.durations_ms(tx, provider="fal", model="other")) == []
 
     def test_keep_their_input_apart(self, driver: Driver) -> None:

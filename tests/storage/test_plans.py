@@ -129,6 +129,8 @@ def plans_of(driver: Driver, act: Callable[[Tx], Any]) -> list[str]:
     def work(tx: Tx) -> None:
         assert isinstance(tx, (SqliteTx, PostgresTx))
         watched = Watched(tx)
+        # What is put off until the commit would run past the watched cursor.
+        tx.run_later = tx.run_many  # type: ignore[assignment, method-assign]
         act(tx)
         found.extend(watched.plans)
         raise Undone
