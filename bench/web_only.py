@@ -9,6 +9,7 @@ import sys
 import uvloop
 
 from service import wiring
+from service.cli.collector import look_less_often
 from service.cli.listening import Listener, listening, stop_on_signals, until_stopped
 from service.cli.opening import read_settings
 from service.web.app import create_app
@@ -21,6 +22,7 @@ async def main(port: int) -> None:
         wiring.running(read_settings(), work=False) as service,
         listening(create_app(service), Listener("127.0.0.1", port), service) as server,
     ):
+        look_less_often()
         await until_stopped(stop, server)
 
 

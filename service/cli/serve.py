@@ -81,11 +81,13 @@ def _run(settings: "Settings", listener: "Listener", *, work: bool) -> None:
     import uvloop
 
     from service import wiring
+    from service.cli.collector import look_less_often
     from service.cli.listening import stop_on_signals, until_stopped
 
     async def program() -> None:
         stop = stop_on_signals()
         async with wiring.running(settings, work=work) as service, serving(service, listener) as server:
+            look_less_often()
             print(f"fluxgate: listening on {listener.url}", flush=True)
             await until_stopped(stop, server)
 

@@ -24,6 +24,7 @@ def work() -> None:
 
     from service import wiring
     from service.cli import opening
+    from service.cli.collector import look_less_often
     from service.cli.listening import stop_on_signals
 
     settings = opening.read_settings()
@@ -33,6 +34,7 @@ def work() -> None:
     async def program() -> None:
         stop = stop_on_signals()
         async with wiring.running(settings, work=True):
+            look_less_often()
             print("fluxgate: working", flush=True)
             await stop.wait()
 
