@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,11 +167,17 @@ async def test_workers_share_the_work_and_one_takes_over_from_another_that_is_ki
             submit_many(there.http, 60, at_once=4, pause_s=0.1, on_uncertain="resubmit", deadline_s=60)
         )
 
-        async def both_hold_some() -> bool:
+        async def caught_while_both_hold_some() -> bool:
+            """Stopped first and looked at then: a claim may be gone before a kill reaches who held it."""
+            os.kill(one.pid, signal.SIGSTOP)
+            await asyncio.sleep(0.1)
             claims = [await asyncio.to_thread(_claims_of, postgresql_url, worker) for worker in (one, two)]
-            return min(claims) > 0
+            if min(claims) > 0:
+                return True
+            os.kill(one.pid, signal.SIGCONT)
+            return False
 
-        await until(both_hold_some, within_s=15, every_s=0.02, saying="both workers hold work")
+        await until(caught_while_both_hold_some, within_s=15, every_s=0.05, saying="both workers hold work")
         await one.kill()
         assert _claims_of(postgresql_url, one) > 0
         prompts = await submitting
