@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from service.domain import facts
+from service.domain.changed import changed
 from service.domain.ids import AttemptId
 from service.domain.job import Attempt, Job
 from service.domain.states import AttemptState, JobState
@@ -57,18 +58,18 @@ def apply(job: Job, fact: facts.Fact, now_ms: int) -> Job:
         case facts.SubmitAccepted() if _may_be_called(job, attempt, fact.provider_request_id):
             return _accepted(job, attempt, fact, now_ms)
         case facts.SubmitUnknown() if in_flight(job, attempt):
-            return job.with_attempt(replace(attempt, state=AttemptState.UNCERTAIN))
+            return job.with_attempt(changed(attempt, state=AttemptState.UNCERTAIN))
         case facts.SubmitPostponed() if in_flight(job, attempt) and job.state is not JobState.SUBMITTING:
             return job.with_attempt(_given_up(attempt, fact, now_ms))
         case facts.SubmitPostponed() if in_flight(job, attempt):
             since_ms = attempt.postponed_since_ms if attempt.postponed_since_ms is not None else now_ms
-            put_off = replace(attempt, postponed=attempt.postponed + 1, postponed_since_ms=since_ms)
+            put_off = changed(attempt, postponed=attempt.postponed + 1, postponed_since_ms=since_ms)
             return job.with_attempt(put_off)
         case facts.ProviderQueued() if attempt.state in TAKEN:
-            queued = replace(attempt, state=AttemptState.QUEUED, queue_position=fact.queue_position)
+            queued = changed(attempt, state=AttemptState.QUEUED, queue_position=fact.queue_position)
             return job.with_attempt(queued)
         case facts.ProviderStarted() if attempt.state in TAKEN:
-            return job.with_attempt(replace(attempt, state=AttemptState.RUNNING, queue_position=None))
+            return job.with_attempt(changed(attempt, state=AttemptState.RUNNING, queue_position=None))
         case facts.ProviderSucceeded() | facts.ProviderFailed() | facts.ProviderBlocked():
             return job.with_attempt(_concluded(job, attempt, fact, now_ms))
     return job
@@ -78,7 +79,7 @@ def _started(job: Job, fact: facts.SubmitStarted, now_ms: int) -> Job:
     """An attempt that was put off is sent again as it is; otherwise a new one begins."""
     known = job.attempt(fact.attempt_id)
     if known is not None:
-        return job.with_attempt(replace(known, started_ms=now_ms))
+        return job.with_attempt(changed(known, started_ms=now_ms))
     return job.with_attempt(
         Attempt(
             id=AttemptId(fact.attempt_id or ""),
@@ -94,7 +95,7 @@ def _started(job: Job, fact: facts.SubmitStarted, now_ms: int) -> Job:
 
 def _accepted(job: Job, attempt: Attempt, fact: facts.SubmitAccepted, now_ms: int) -> Job:
     first = attempt.state in _NOT_TAKEN_YET
-    taken = replace(
+    taken = changed(
         attempt,
         provider_request_id=fact.provider_request_id,
         links=attempt.links or dict(fact.links),
@@ -109,12 +110,12 @@ def _accepted(job: Job, attempt: Attempt, fact: facts.SubmitAccepted, now_ms: in
     unsent = [other for other in told.attempts if other.state is AttemptState.SUBMITTING]
     for other in unsent:
         told = told.with_attempt(_given_up(other, fact, now_ms))
-    return replace(told, waiting=None)
+    return changed(told, waiting=None)
 
 
 def _given_up(attempt: Attempt, fact: facts.Fact, now_ms: int) -> Attempt:
     """It provably never reached the provider and will not be sent any more."""
-    return replace(
+    return changed(
         attempt,
         state=AttemptState.CANCELED,
         completed_ms=now_ms,
@@ -125,11 +126,11 @@ def _given_up(attempt: Attempt, fact: facts.Fact, now_ms: int) -> Attempt:
 def _concluded(job: Job, attempt: Attempt, fact: facts.ProviderVerdict, now_ms: int) -> Attempt:
     """The provider's first verdict stands; only a cost that was not known yet is still taken from a later one."""
     if attempt.outcome is not None:
-        return attempt if attempt.cost_usd is not None else replace(attempt, cost_usd=fact.cost_usd)
+        return attempt if attempt.cost_usd is not None else changed(attempt, cost_usd=fact.cost_usd)
     verdict = _VERDICTS[type(fact)]
     late = job.completed_ms is not None
     lag = now_ms - fact.provider_completed_ms if fact.provider_completed_ms is not None else None
-    return replace(
+    return changed(
         attempt,
         outcome=verdict,
         state=attempt.state if late and attempt.state not in OPEN else verdict,
@@ -151,7 +152,7 @@ def _kept(job: Job, fact: facts.ResultKept | facts.ResultLost) -> Job:
         attempt = job.attempt(fact.attempt_id)
         if attempt is None or attempt.outcome is not AttemptState.SUCCEEDED or attempt.output is not None:
             return job
-    return replace(job, output=replace(job.output, images=fact.images))
+    return changed(job, output=replace(job.output, images=fact.images))
 
 
 def close_open(job: Job, now_ms: int, *, parked: bool) -> Job:
@@ -167,9 +168,9 @@ def close_open(job: Job, now_ms: int, *, parked: bool) -> Job:
     else:
         return job
     closed = tuple(
-        replace(attempt, state=ended, completed_ms=now_ms, learned_by=job.learned_by, queue_position=None)
+        changed(attempt, state=ended, completed_ms=now_ms, learned_by=job.learned_by, queue_position=None)
         if attempt.state in closing
         else attempt
         for attempt in job.attempts
     )
-    return replace(job, attempts=closed)
+    return changed(job, attempts=closed)

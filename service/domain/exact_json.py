@@ -14,7 +14,8 @@ import orjson
 MAX_DEPTH = 128
 #: Longer integers are refused before they are converted, which takes quadratic time (CPython refuses them at 4300).
 MAX_DIGITS = 4000
-_LONG_NUMBER = re.compile(rb"-?\d{19,}")
+_DIGITS = re.compile(b"0+")
+_MINUS = ord("-")
 #: What orjson reads exactly: from the smallest signed to the largest unsigned integer of 64 bits.
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _DIGITS_OF_64_BITS = 20
@@ -75,12 +76,15 @@ def _has_larger_than_64_bits(raw: bytes) -> bool:
 
     Seeds of 19 and 20 digits are common and mostly fit.
     """
-    if _NINETEEN_DIGITS not in raw.translate(_DIGITS_AS_ONE):
-        return False
-    return any(
-        len(found) > _DIGITS_OF_64_BITS + 1 or not _SMALLEST <= int(found) <= _LARGEST
-        for found in _LONG_NUMBER.findall(raw)
-    )
+    shown = raw.translate(_DIGITS_AS_ONE)
+    at = shown.find(_NINETEEN_DIGITS)
+    while at >= 0:
+        end = at + len(_DIGITS.match(shown, at)[0])  # type: ignore[index]
+        begin = at - 1 if at and raw[at - 1] == _MINUS else at
+        if end - at > _DIGITS_OF_64_BITS or not _SMALLEST <= int(raw[begin:end]) <= _LARGEST:
+            return True
+        at = shown.find(_NINETEEN_DIGITS, end)
+    return False
 
 
 def _read_fast(raw: bytes) -> Any:

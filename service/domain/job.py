@@ -1,16 +1,17 @@
-"""A job and its attempts, as values: every change makes a new one."""
+"""A job and its attempts, as values: every change makes a new one (`changed`, which is why they have no slots)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 
+from service.domain.changed import changed
 from service.domain.failures import JobError, Waiting
 from service.domain.ids import AttemptId, JobId
 from service.domain.results import Output
 from service.domain.states import AttemptState, JobState, LearnedBy, OnUncertain, Priority
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One request to one provider for a job, with its own callback token."""
 
@@ -42,7 +43,7 @@ class Attempt:
     output: Output | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What a backend asked for, with everything a decision needs; the input itself is read only where it is sent."""
 
@@ -60,6 +61,8 @@ class Job:
     priority: Priority = Priority.NORMAL
     archive: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: Where this job's own events go, too.
+    webhook_url: str | None = None
     retry_of: JobId | None = None
     estimated_usd: Decimal | None = None
     completed_ms: int | None = None
@@ -81,6 +84,6 @@ class Job:
     def with_attempt(self, attempt: Attempt) -> "Job":
         """This function will put a changed attempt in the place of the old one, or add a new one at the end."""
         if self.attempt(attempt.id) is None:
-            return replace(self, attempts=(*self.attempts, attempt))
+            return changed(self, attempts=(*self.attempts, attempt))
         swapped = tuple(attempt if known.id == attempt.id else known for known in self.attempts)
-        return replace(self, attempts=swapped)
+        return changed(self, attempts=swapped)

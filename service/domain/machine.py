@@ -7,9 +7,10 @@ and raises nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from service.domain import attempts, facts
+from service.domain.changed import changed
 from service.domain.effects import WHOLE_JOB, Announce, Drop, DropAll, Effect, Schedule, Work
 from service.domain.failures import ErrorCode, JobError
 from service.domain.job import Attempt, Job
@@ -72,7 +73,7 @@ def decide(job: Job, fact: facts.Fact, now_ms: int) -> Decision:
         return _stay(job, touched, fact, now_ms)
     touched = attempts.apply(job, fact, now_ms)
     waiting = fact.waiting if isinstance(fact, facts.SubmitPostponed) else None
-    moved = replace(touched, state=target, version=job.version + 1, updated_ms=now_ms, waiting=waiting)
+    moved = changed(touched, state=target, version=job.version + 1, updated_ms=now_ms, waiting=waiting)
     if target in TERMINAL:
         parked = job.state is JobState.ACCEPTED
         moved = attempts.close_open(_end(moved, job, fact, now_ms), now_ms, parked=parked)
@@ -139,17 +140,17 @@ def may_resubmit(job: Job) -> bool:
 
 def _end(moved: Job, before: Job, fact: facts.Fact, now_ms: int) -> Job:
     """What a final state brings with it: who told us, when, the output or the error."""
-    ended = replace(moved, completed_ms=now_ms, learned_by=facts.learned_by(fact.cause))
+    ended = changed(moved, completed_ms=now_ms, learned_by=facts.learned_by(fact.cause))
     match fact:
         case facts.ProviderSucceeded():
-            return replace(ended, output=fact.output)
+            return changed(ended, output=fact.output)
         case facts.ProviderFailed() | facts.ProviderBlocked():
-            return replace(ended, error=fact.error)
+            return changed(ended, error=fact.error)
         case facts.CancelRequested():
             error = JobError(code=ErrorCode.CANCELED, message="The job was canceled on request.")
-            return replace(ended, error=error)
+            return changed(ended, error=error)
         case _:
-            return replace(ended, error=_expiry(before))
+            return changed(ended, error=_expiry(before))
 
 
 def _expiry(job: Job) -> JobError:
@@ -233,7 +234,7 @@ def _stay(before: Job, touched: Job, fact: facts.Fact, now_ms: int) -> Decision:
     """The state does not move; the attempt may have learned something, and consumers may want to know."""
     if touched == before:
         return Decision(job=before, moved=False, before=before.state)
-    told = replace(touched, version=before.version + 1, updated_ms=now_ms)
+    told = changed(touched, version=before.version + 1, updated_ms=now_ms)
     learned = (
         _late(before, told, fact, now_ms)
         if before.state in TERMINAL

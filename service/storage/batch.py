@@ -1,12 +1,11 @@
 """Many calls of one kind, one transaction: what arrives while a batch is being written goes into the next one."""
 
-import asyncio
-from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar, cast
 
 from service.storage.database import DatabaseUnavailable, Tx
-from service.storage.door import MAX_WAITING, Door
+from service.storage.door import Door
+from service.storage.lanes import Lanes, Waiting, tell
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,49 +23,26 @@ class Batch(Generic[Item, Result]):
     ) -> None:
         self._door = door
         self._handle = handle
-        self._most = most
-        self._lanes = lanes
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
-        self._busy = 0
+        self._lanes = Lanes(self._turn, most=most, lanes=lanes)
 
     async def __call__(self, item: Item) -> Result:
         """This function will return the item's own result once it is committed, or raise its own error."""
-        if len(self._waiting) >= MAX_WAITING:
-            raise DatabaseUnavailable("more writes wait than the database can do")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._busy < self._lanes:
-            self._busy += 1
-            lane = asyncio.get_running_loop().create_task(self._lane())
-            self._running.add(lane)
-            lane.add_done_callback(self._running.discard)
-        return await future
+        return cast(Result, await self._lanes(item))
 
-    async def _lane(self) -> None:
-        try:
-            while self._waiting:
-                await self._turn()
-        finally:
-            # Not in a callback of the task: who wakes before that runs would find a lane that takes no more work.
-            self._busy -= 1
-
-    async def _turn(self) -> None:
-        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+    async def _turn(self, taken: Sequence[Waiting[Item]]) -> None:
         try:
             results = await self._written([item for item, _ in taken])
         except DatabaseUnavailable as error:
             for _, future in taken:
-                _fail(future, error)
+                tell(future, error=error)
         except Exception as error:  # noqa: BLE001 - each item hears of its own
             if len(taken) == 1:
-                _fail(taken[0][1], error)
+                tell(taken[0][1], error=error)
             else:
                 await self._one_by_one(taken)
         else:
             for (_, future), result in zip(taken, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+                tell(future, value=result)
 
     async def _written(self, items: list[Item]) -> list[Result]:
         def work(tx: Tx) -> list[Result]:
@@ -74,17 +50,11 @@ class Batch(Generic[Item, Result]):
 
         return await self._door.write(work)
 
-    async def _one_by_one(self, taken: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _one_by_one(self, taken: Sequence[Waiting[Item]]) -> None:
         for item, future in taken:
             try:
-                results = await self._written([item])
+                [result] = await self._written([item])
             except Exception as error:  # noqa: BLE001 - it belongs to this item alone
-                _fail(future, error)
+                tell(future, error=error)
             else:
-                if not future.done():
-                    future.set_result(results[0])
-
-
-def _fail(future: asyncio.Future[Result], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+                tell(future, value=result)

@@ -5,17 +5,14 @@ transaction of its own, a few at once. The executors are arguments, so that a si
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
-from service.storage.database import DatabaseUnavailable, Driver, Outcome, Tx
+from service.storage.database import Driver, Outcome, Tx, Work
+from service.storage.lanes import Lanes, Waiting, tell
 
 T = TypeVar("T")
-
-#: More work than this is not queued but refused: memory stays bounded, and the caller is told to come again.
-MAX_WAITING = 10_000
 
 
 class Door:
@@ -27,9 +24,7 @@ class Door:
         self._driver = driver
         self._writers = writers
         self._readers = readers
-        self._waiting: deque[tuple[Callable[[Tx], Any], asyncio.Future[Any]]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
-        self._busy = 0
+        self._queue = Lanes(self._turn, most=driver.group, lanes=driver.lanes)
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """This function will run `work` on a consistent snapshot.
@@ -48,37 +43,14 @@ class Door:
         :raises DatabaseUnavailable: if the database is gone, or more work waits than it can do.
         :raises WriteConflict: if another transaction was quicker, again and again.
         """
-        if len(self._waiting) >= MAX_WAITING:
-            raise DatabaseUnavailable("more writes wait than the database can do")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, future))
-        if self._busy < self._driver.lanes:
-            self._busy += 1
-            lane = asyncio.get_running_loop().create_task(self._lane())
-            self._running.add(lane)
-            lane.add_done_callback(self._running.discard)
-        return await future
+        return cast(T, await self._queue(work))
 
-    async def _lane(self) -> None:
-        try:
-            while self._waiting:
-                await self._turn()
-        finally:
-            # Not in a callback of the task: who wakes before that runs would find a lane that takes no more work.
-            self._busy -= 1
-
-    async def _turn(self) -> None:
-        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._driver.group))]
+    async def _turn(self, taken: Sequence[Waiting[Work]]) -> None:
         outcomes = await self._commit([work for work, _ in taken])
         for (_, future), outcome in zip(taken, outcomes, strict=True):
-            if future.done():
-                continue
-            if outcome.error is not None:
-                future.set_exception(outcome.error)
-            else:
-                future.set_result(outcome.value)
+            tell(future, value=outcome.value, error=outcome.error)
 
-    async def _commit(self, works: list[Callable[[Tx], Any]]) -> list[Outcome]:
+    async def _commit(self, works: list[Work]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._writers, self._driver.write, works)
@@ -87,6 +59,5 @@ class Door:
 
     async def close(self) -> None:
         """This function will finish what waits and close the connections."""
-        while self._running:
-            await asyncio.wait(self._running)
+        await self._queue.drain()
         await asyncio.get_running_loop().run_in_executor(self._writers, self._driver.close)

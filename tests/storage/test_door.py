@@ -12,9 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from service.domain import effects
-from service.storage import batch as batch_module
-from service.storage import door as door_module
-from service.storage import jobs, statements, work
+from service.storage import jobs, lanes, statements, work
 from service.storage.batch import Batch
 from service.storage.database import DatabaseUnavailable, Driver, Outcome, Tx, Work, WriteConflict
 from service.storage.door import Door
@@ -228,7 +226,7 @@ async def test_closing_finishes_what_waits(database_url: str, clock: Clock) -> N
 
 
 async def test_more_waiting_work_than_it_can_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_module, "MAX_WAITING", 5)
+    monkeypatch.setattr(lanes, "MAX_WAITING", 5)
     driver = SlowDriver()
     async with opened(driver) as door:
         first = asyncio.create_task(door.write(lambda tx: 0))
@@ -244,7 +242,7 @@ async def test_more_waiting_work_than_it_can_do_is_refused(monkeypatch: pytest.M
 
 
 async def test_more_waiting_items_than_it_can_do_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "MAX_WAITING", 5)
+    monkeypatch.setattr(lanes, "MAX_WAITING", 5)
     driver = SlowDriver()
     async with opened(driver) as door:
         batch = Batch[int, int](door, lambda tx, items: items, most=3)

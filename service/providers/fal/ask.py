@@ -22,9 +22,10 @@ from service.domain.failures import ErrorCode, JobError
 from service.providers.base import Answer, Call, NoNews, Reply, Subject, Trouble
 from service.providers.fal.account import Account
 from service.providers.fal.errors import Failure, code_in, verdict
-from service.providers.fal.reading import object_in, queue_position, retry_after_ms, text_member, value_in
+from service.providers.fal.reading import queue_position, text_member, value_in
 from service.providers.fal.result import conclude, settled_usd
 from service.providers.fal.whose import Told, Whose, whose_answer
+from service.providers.reading import object_in, retry_after_ms
 
 STATUS_TIMEOUT_S = 15.0
 RESULT_TIMEOUT_S = 30.0

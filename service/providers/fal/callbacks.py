@@ -17,10 +17,11 @@ from service.providers.fal import signature
 from service.providers.fal.account import Account
 from service.providers.fal.errors import TIMEOUTS, Failure, code_in, verdict
 from service.providers.fal.jwks import KeyCache
-from service.providers.fal.reading import object_in, text_member
+from service.providers.fal.reading import text_member
 from service.providers.fal.result import conclude
 from service.providers.fal.signature import Signed
 from service.providers.fal.urls import readable_id
+from service.providers.reading import object_in
 
 #: The receive flow knows the callback's id and puts the cause in.
 _NO_CAUSE = ""

@@ -10,7 +10,8 @@ from collections.abc import Generator
 from service.domain.facts import CAUSE_POLL, CancelAnswered
 from service.providers.base import Answer, Call, NoNews, Subject, Trouble
 from service.providers.fal.account import Account
-from service.providers.fal.reading import object_in, retry_after_ms, text_member
+from service.providers.fal.reading import text_member
+from service.providers.reading import object_in, retry_after_ms
 
 TIMEOUT_S = 15.0
 #: Trouble with our question, not an answer to it.

@@ -18,7 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.providers.base import Answer, Call, KeysNeeded, Trouble
-from service.providers.fal.reading import object_in
+from service.providers.reading import object_in
 
 TIMEOUT_S = 10.0
 #: fal's limit.

@@ -13,8 +13,9 @@ from urllib.parse import urlencode
 from service.domain.canonical import canonical
 from service.providers.base import Answer, Call, Listed, Search, Trouble
 from service.providers.fal.account import Account
-from service.providers.fal.reading import object_in, text_member
+from service.providers.fal.reading import text_member
 from service.providers.fal.urls import readable_id
+from service.providers.reading import object_in
 
 TIMEOUT_S = 20.0
 PAGE_SIZE = 100

@@ -1,23 +1,12 @@
-"""Reading what fal answers, whatever it is."""
+"""Reading what fal answers, whatever it is; what holds for every provider is in `providers.reading`."""
 
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from service.domain import exact_json
 from service.domain.exact_json import NotJson
 
-_LONGEST_WAIT_MS = 86_400_000
 _LARGEST_POSITION = 2**31 - 1
-
-
-def object_in(body: bytes) -> dict[str, Any] | None:
-    """This function will return the JSON object that a body is, or None when it is something else."""
-    try:
-        value = exact_json.loads(body)
-    except NotJson:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def value_in(body: bytes) -> Any:
@@ -26,18 +15,6 @@ def value_in(body: bytes) -> Any:
         return exact_json.loads(body)
     except NotJson:
         return body[:4_000].decode("utf-8", "replace") or None
-
-
-def retry_after_ms(headers: Mapping[str, str], now_ms: int) -> int | None:
-    """This function will read `Retry-After`, seconds or an HTTP date, as milliseconds from now (at most a day)."""
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(int(text[:9]) * 1_000, _LONGEST_WAIT_MS)
-    try:
-        at_ms = int(parsedate_to_datetime(text).timestamp() * 1_000)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return min(max(0, at_ms - now_ms), _LONGEST_WAIT_MS)
 
 
 def queue_position(document: Mapping[str, Any]) -> int | None:

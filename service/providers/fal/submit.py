@@ -24,8 +24,9 @@ from service.providers.base import (
 )
 from service.providers.fal.account import Account
 from service.providers.fal.errors import Failure, verdict
-from service.providers.fal.reading import object_in, queue_position, retry_after_ms, text_member, value_in
+from service.providers.fal.reading import queue_position, text_member, value_in
 from service.providers.fal.urls import model_error, readable_id
+from service.providers.reading import object_in, retry_after_ms
 
 TIMEOUT_S = 30.0
 #: As long as fal by default keeps the payloads that name the files (`X-Fal-Store-IO`, 30 days). Set explicitly

@@ -28,7 +28,8 @@ from service.domain import exact_json
 from service.domain.exact_json import NotJson
 from service.providers.base import Reply
 from service.providers.fal.errors import REQUEST_ERRORS, Failure, code_in, detail_types
-from service.providers.fal.reading import object_in, text_member
+from service.providers.fal.reading import text_member
+from service.providers.reading import object_in
 
 _ABOUT_OUR_QUESTION = (401, 402, 403, 407, 408, 425, 429)
 _GATEWAY_TROUBLE = (502, 503, 504)
