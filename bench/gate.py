@@ -16,6 +16,11 @@ API_KEY = "bench-key-that-is-long-enough"
 _SECRET = base64.b64encode(sha256(b"the bench's service key").digest()).decode()
 
 
+#: Of the service and of its limit alike: two web servers with a pool of 64 each. With fewer of them in flight the
+#: commits have less to share, and what is measured is how long one commit takes.
+CONNECTIONS = 128
+
+
 @dataclass
 class Gate:
     """A running service."""
@@ -32,7 +37,7 @@ def loaded(
     process: Process, port: int, source: dict[str, Any], *, cores: set[int] | None = None, **plan: Any
 ) -> dict[str, Any]:
     """This function will send requests to a process and return what was seen, with the CPU it took there."""
-    plan = {"connections": 32, "warm_s": 0.3, **plan}
+    plan = {"connections": CONNECTIONS, "warm_s": 0.3, **plan}
     before = process.cpu_s()
     seen = load({"host": "127.0.0.1", "port": port, "plan": plan, "source": source}, cores=cores)
     process.must_run()

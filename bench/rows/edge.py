@@ -85,7 +85,10 @@ class _Bench:
             limit_is=limit_is,
             goal=goal,
             took_ms=middle["took_ms"],
-            notes={f"{who}_cpu_ms_each": _cpu_ms(middle, key) for who, key in _CPU.items()},
+            notes={
+                "connections": gate.CONNECTIONS,
+                **{f"{who}_cpu_ms_each": _cpu_ms(middle, key) for who, key in _CPU.items()},
+            },
         )
 
 

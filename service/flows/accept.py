@@ -49,6 +49,8 @@ class Request:
     idempotency_key: str | None = None
     #: SHA-256 of the canonical body; set where there is a key.
     body_hash: str = ""
+    #: Where this job's own events go, too; checked by whoever asked.
+    webhook_url: str | None = None
     retry_of: JobId | None = None
 
 
@@ -90,9 +92,7 @@ class Accept:
             raise IdempotencyMismatch
         if not accepted.replayed:
             self._runtime.measures.accepted.labels(request.provider).inc()
-            self._runtime.bell.ring(
-                (Work.SUBMIT.value, "announce" if self._runtime.door.dialect == "postgresql" else "feed")
-            )
+            self._runtime.bell.ring((Work.SUBMIT.value, "feed"))
         return accepted
 
     def _prepare(self, request: Request) -> _Prepared:
@@ -112,6 +112,7 @@ class Accept:
             priority=request.priority,
             archive=request.archive,
             metadata=request.metadata or {},
+            webhook_url=request.webhook_url,
             retry_of=request.retry_of,
             estimated_usd=runtime.providers[request.provider].estimate_usd(request.model, request.input),
         )

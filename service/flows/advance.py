@@ -152,7 +152,7 @@ def _write(tx: Tx, runtime: Runtime, ledger: _Ledger) -> None:
     work.schedule(tx, [item for item in ledger.scheduled.values() if item is not None])
     if ledger.events:
         events.append(tx, ledger.events)
-        ledger.topics.add("announce" if tx.dialect == "postgresql" else "feed")
+        ledger.topics.add("feed")
 
 
 def _token_hashes(runtime: Runtime, changes: Sequence[Change]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 
 class Bell:
-    """Rings by topic: a kind of work, `announce`, `feed`, or `job:<id>`."""
+    """Rings by topic: a kind of work, `feed`, or `job:<id>`."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}

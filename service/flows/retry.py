@@ -44,6 +44,7 @@ async def retry(runtime: Runtime, accept: Accept, *, tenant: str, job_id: str, c
             on_uncertain=old.on_uncertain,
             archive=old.archive,
             metadata=old.metadata,
+            webhook_url=old.webhook_url,
             retry_of=JobId(job_id),
         )
     )

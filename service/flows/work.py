@@ -22,7 +22,6 @@ from service.domain.effects import Work
 from service.domain.schedule import backoff_ms
 from service.flows import submit
 from service.flows.advance import Advance
-from service.flows.announce import MOST, announce
 from service.flows.archive import archive
 from service.flows.cancel import cancel_at_provider
 from service.flows.expire import expire
@@ -37,7 +36,6 @@ _SWEEP_S = 1.0
 #: After SIGTERM, what is under way gets so long before it is given up (submits become uncertain).
 FINISH_S = 8.0
 _GIVE_UP_S = 1.0
-_GATHER_S = 0.004
 #: What the database interrupted is tried again so much later, and not counted as a try.
 _INTERRUPTED_MS = 1_000
 
@@ -252,39 +250,3 @@ class Worker:
                 )
                 return
             await runtime.sleep(_SWEEP_S)
-
-
-class Announcer:
-    """Numbers committed events; every process on PostgreSQL has one, so that a web process needs no worker."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """This function will begin to number events; on SQLite there is nothing to begin."""
-        if self._runtime.door.dialect == "postgresql":
-            self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """This function will number what is still unnumbered, and end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            with contextlib.suppress(DatabaseUnavailable):
-                await announce(self._runtime)
-
-    async def _run(self) -> None:
-        bell = self._runtime.bell
-        while True:
-            ticket = bell.ticket("announce")
-            try:
-                while await announce(self._runtime) == MOST:
-                    pass
-            except DatabaseUnavailable as error:
-                _log.warning("database_unavailable", loop="announce", reason=str(error))
-            except Exception:  # noqa: BLE001 - a loop outlives every failure
-                _log.exception("loop_failed", loop="announce")
-            await bell.wait("announce", ticket, _SWEEP_S)
-            # What is committed in these milliseconds shares one numbering.
-            await self._runtime.sleep(_GATHER_S)

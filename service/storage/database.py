@@ -46,6 +46,9 @@ class Tx(Protocol):
     """One transaction on one of the databases."""
 
     dialect: str
+    #: Whether to look before a row is inserted that may be there already. Where a look is a round trip, the first
+    #: run of a piece of work inserts at once; after a collision it is run again, cautiously.
+    cautious: bool
 
     def rows(self, statement: Statement | ClauseElement, **values: Any) -> list[Row]:
         """This function will run one statement and return all its rows as mappings."""
@@ -64,6 +67,13 @@ class Tx(Protocol):
 
         For what nobody waits for: on PostgreSQL all such statements travel together with the COMMIT. What one of
         them raises is raised then.
+        """
+        ...
+
+    def run_last(self, statement: Many, values: Rows) -> None:
+        """This function will run one statement for all rows behind all others, with the COMMIT.
+
+        For what takes a lock that everybody wants: it is held no longer than the commit itself.
         """
         ...
 

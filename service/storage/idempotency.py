@@ -10,7 +10,8 @@ from service.storage.statements import Row, Statement, among, insert_many
 from service.storage.tables import IdempotencyRow, table
 
 IDEMPOTENCY = table(IdempotencyRow)
-_INSERT = insert_many(IDEMPOTENCY, unless=["tenant", "key"])
+_INSERT = insert_many(IDEMPOTENCY)
+_INSERT_UNLESS_THERE = insert_many(IDEMPOTENCY, unless=["tenant", "key"])
 _FIND = Statement(
     select(IDEMPOTENCY.c.tenant, IDEMPOTENCY.c.key, IDEMPOTENCY.c.job_id, IDEMPOTENCY.c.body_hash).where(
         among(IDEMPOTENCY.c.tenant, "tenants"), among(IDEMPOTENCY.c.key, "keys")
@@ -38,9 +39,18 @@ def take(tx: Tx, claimed: Sequence[Claimed]) -> dict[tuple[str, str], Row]:
     if not claimed:
         return {}
     rows = [{name: getattr(item, name) for name in Claimed.__slots__} for item in claimed]
-    if tx.run_many(_INSERT, rows) == len(rows):
-        # As nearly always: nobody was there before.
-        return {(row["tenant"], row["key"]): row for row in rows}
+    ours = {(row["tenant"], row["key"]): row for row in rows}
+    if not tx.cautious and len(ours) == len(rows):
+        # As nearly always nobody was there before. If somebody was, nothing is committed and this runs again.
+        tx.run_later(_INSERT, rows)
+        return ours
+    if tx.run_many(_INSERT_UNLESS_THERE, rows) == len(rows):
+        return ours
     tenants = sorted({item.tenant for item in claimed})
     rows = tx.rows(_FIND, tenants=tenants, keys=sorted({item.key for item in claimed}))
     return {(row["tenant"], row["key"]): row for row in rows}
+
+
+def is_taken(tx: Tx, *, tenant: str, key: str) -> bool:
+    """This function will tell whether a key stands for a job already."""
+    return bool(tx.rows(_FIND, tenants=[tenant], keys=[key]))

@@ -93,9 +93,6 @@ _OVERDUE = Statement(
     .order_by(JOB.c.deadline_ms)
     .limit(bindparam("most"))
 )
-_NEXT_DEADLINE = Statement(
-    select(JOB.c.deadline_ms).where(JOB.c.completed_ms.is_(None)).order_by(JOB.c.deadline_ms).limit(1)
-)
 _REQUEST_HOLDER = Statement(
     select(ATTEMPT.c.id, ATTEMPT.c.job_id).where(
         ATTEMPT.c.provider == bindparam("of_provider"),
@@ -180,6 +177,7 @@ def _inserted(item: NewJob) -> dict[str, Any]:
         "archive": job.archive,
         "input": item.input,
         "metadata_json": exact_json.dumps(dict(job.metadata)),
+        "webhook_url": job.webhook_url,
         "retry_of": job.retry_of,
         "deadline_s": job.deadline_s,
         "deadline_ms": job.deadline_ms,
@@ -287,12 +285,6 @@ def successor(tx: Tx, job_id: str) -> str | None:
 def overdue(tx: Tx, *, now_ms: int, most: int) -> list[str]:
     """This function will list open jobs whose deadline has passed, the longest overdue first."""
     return [row["id"] for row in tx.rows(_OVERDUE, now=now_ms, most=most)]
-
-
-def next_deadline_ms(tx: Tx) -> int | None:
-    """This function will tell when the next open job ends by the clock."""
-    rows = tx.rows(_NEXT_DEADLINE)
-    return rows[0]["deadline_ms"] if rows else None
 
 
 def holder_of(tx: Tx, *, provider: str, request_id: str) -> str | None:

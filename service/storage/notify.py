@@ -64,6 +64,8 @@ class Notifier:
             with contextlib.suppress(psycopg.Error):
                 connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, **TCP_PATIENCE)
                 async with connection:
+                    # A wake-up is nothing that must survive a crash.
+                    await connection.execute("SET synchronous_commit = off")
                     while True:
                         await self._wanted.wait()
                         await asyncio.sleep(_GATHER_S)
@@ -76,6 +78,6 @@ class Notifier:
         text = orjson.dumps([self._process_id, topics]).decode()
         if len(text) <= _MAX_PAYLOAD:
             return text
-        # Too many jobs to name: those who wait for one of them look by themselves within a second.
-        few = [topic for topic in topics if not topic.startswith("job:")]
+        # Too many to name: those who wait for a job or an endpoint look by themselves within a second.
+        few = [topic for topic in topics if ":" not in topic]
         return orjson.dumps([self._process_id, few]).decode()

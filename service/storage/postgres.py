@@ -1,5 +1,7 @@
 """PostgreSQL: psycopg, row locks, its own clock; a small pool, each piece of work a transaction of its own."""
 
+import contextlib
+import select
 from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -44,74 +46,104 @@ _HARMLESS = (
 _CUT_OFF = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.IdleInTransactionSessionTimeout)
 #: How often a transaction that lost a race is decided again before the caller hears of it.
 _CONFLICT_TRIES = 8
+#: After a collision, so many transactions look before they insert.
+_WARY = 64
+_CLOCK = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now"
+
+_Unsent = tuple[str, Mapping[str, Any] | None]
 
 
 class PostgresTx:
+    """One transaction. What nobody waits for travels with the COMMIT, and when that is all, with the BEGIN as well."""
+
     dialect = "postgresql"
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: psycopg.Connection[Any], begin: str = "BEGIN", *, cautious: bool = True
+    ) -> None:
+        self.connection = connection
         self._cursor = connection.cursor(row_factory=dict_row)
-        self._later: list[tuple[str, dict[str, Any]]] = []
+        self._begin = begin
+        self._begun = False
+        self._later: list[_Unsent] = []
+        self._last: list[_Unsent] = []
+        self.cautious = cautious
         #: A pipeline that was broken off leaves the driver believing in prepared statements that were never made.
         self.sound = True
 
     def rows(self, statement: Statement | ClauseElement, **values: Any) -> list[Row]:
-        self._catch_up()
         sql, fixed = prepared(statement).text(self.dialect)
-        return self._cursor.execute(sql, {**fixed, **values}).fetchall()
+        return self._executed(sql, {**fixed, **values}).fetchall()
 
     def run(self, statement: Statement | ClauseElement, **values: Any) -> int:
-        self._catch_up()
         sql, fixed = prepared(statement).text(self.dialect)
-        return self._cursor.execute(sql, {**fixed, **values}).rowcount
+        return self._executed(sql, {**fixed, **values}).rowcount
 
     def run_many(self, statement: Many, values: Rows) -> int:
-        if not values:
-            return 0
-        self._catch_up()
-        sql, fixed = statement.set_based.text(self.dialect)
-        parts = statement.as_json(values)
-        return sum(self._cursor.execute(sql, {**fixed, "rows": part}).rowcount for part in parts)
+        return sum(self._executed(sql, given).rowcount for sql, given in _set_based(statement, values))
 
     def run_later(self, statement: Many, values: Rows) -> None:
-        if values:
-            sql, fixed = statement.set_based.text(self.dialect)
-            self._later += [(sql, {**fixed, "rows": part}) for part in statement.as_json(values)]
+        self._later += _set_based(statement, values)
 
-    def _catch_up(self) -> None:
-        """Run what was put off, in its order, in one round trip."""
+    def run_last(self, statement: Many, values: Rows) -> None:
+        self._last += _set_based(statement, values)
+
+    def _executed(self, sql: str, values: Mapping[str, Any] | None = None) -> psycopg.Cursor[Row]:
+        """Run one statement behind what was put off.
+
+        It is never the last of a pipeline: the driver ends one with a message that stops the server's clock for
+        transactions that stand still, and whoever stands still then would keep his locks for good.
+        """
+        if not self._begun:
+            self._begun = True
+            self.connection.execute(self._begin)
         if self._later:
             self._together()
+        return self._cursor.execute(sql, values)
 
-    def _together(self, *last: str) -> str | None:
-        """Send what was put off, and one statement more, as one; returns what the server says of the last."""
+    def _together(self, *ends: str) -> None:
+        """Run what was put off, and what ends the transaction with it, in one round trip."""
         later, self._later = self._later, []
-        told, self.sound = None, False
-        with self._connection.pipeline():
+        self.sound = False
+        with self.connection.pipeline():
             for sql, values in later:
-                self._connection.execute(sql, values)
-            for sql in last:
-                told = self._connection.execute(sql)
+                self.connection.execute(sql, values)
+            for sql in ends:
+                self._cursor.execute(sql)
         self.sound = True
-        return told.statusmessage if told is not None else None
 
     def commit(self) -> None:
         """This function will commit what was run and what was put off.
 
         :raises RuntimeError: if it was none: after an error that the work swallowed PostgreSQL silently rolls back.
         """
-        told = self._together("COMMIT") if self._later else self._connection.execute("COMMIT").statusmessage
-        if told != "COMMIT":
+        self._later += self._last
+        if not self._begun:
+            self._begun = True
+            self._later.insert(0, (self._begin, None))
+        if self._later:
+            self._together("COMMIT")
+        else:
+            self._cursor.execute("COMMIT")
+        if self._cursor.statusmessage != "COMMIT":
             raise RuntimeError("the work went on after an error, and nothing of it was written")
 
+    def roll_back(self) -> None:
+        """This function will undo what was run and forget what was put off."""
+        begun, self._later, self._last = self._begun, [], []
+        if begun:
+            self.connection.execute("ROLLBACK")
+
     def clock_ms(self) -> int:
-        self._catch_up()
-        row = self._cursor.execute(
-            "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now"
-        ).fetchone()
-        assert row is not None
+        [row] = self._executed(_CLOCK).fetchall()
         return int(row["now"])
+
+
+def _set_based(statement: Many, values: Rows) -> list[_Unsent]:
+    if not values:
+        return []
+    sql, fixed = statement.set_based.text("postgresql")
+    return [(sql, {**fixed, "rows": part}) for part in statement.as_json(values)]
 
 
 def open_postgres(url: str) -> psycopg.Connection[Any]:
@@ -137,71 +169,89 @@ class PostgresDriver:
     def __init__(self, url: str) -> None:
         self._url = url
         self._idle: SimpleQueue[psycopg.Connection[Any]] = SimpleQueue()
+        self._closed = False
+        #: So many more pieces of work are cautious from the start: where one collided, others will.
+        self._wary = 0
 
     def write(self, works: Sequence[Work]) -> list[Outcome]:
         return [self._outcome(work) for work in works]
 
     def _outcome(self, work: Work) -> Outcome:
         refused = False
+        self._wary = max(0, self._wary - 1)
         for _ in range(_CONFLICT_TRIES):
             try:
-                return Outcome(value=self._run(work))
+                return Outcome(value=self._run(work, cautious=refused or self._wary > 0))
             except (WriteConflict, psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
                 continue
             except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
                 if refused or not isinstance(error, psycopg.errors.UniqueViolation):
                     return Outcome(error=_translated(error))
                 # Somebody may have committed the same after this work looked for it: now it would see that.
-                refused = True
+                refused, self._wary = True, _WARY
         return Outcome(error=WriteConflict("another transaction was quicker, again and again"))
 
     def read(self, work: Work) -> Any:
         try:
-            return self._run(work, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return self._run(work, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", cautious=True)
         except Exception as error:
             raise _translated(error) from error
 
-    def _run(self, work: Work, begin: str = "BEGIN") -> Any:
-        connection = self._begun(begin)
-        tx = PostgresTx(connection)
+    def _run(self, work: Work, begin: str = "BEGIN", *, cautious: bool) -> Any:
+        tx = PostgresTx(self._connection(), begin, cautious=cautious)
         try:
             value = work(tx)
             tx.commit()
         except BaseException as error:
-            self._take_back(connection, error, sound=tx.sound)
+            self._take_back(tx, error)
             raise
-        self._idle.put(connection)
+        self._put_back(tx.connection)
         return value
 
-    def _begun(self, begin: str) -> psycopg.Connection[Any]:
-        """A connection inside a new transaction; idle ones that died are thrown away, which is safe here."""
+    def _connection(self) -> psycopg.Connection[Any]:
+        """An idle connection, or a new one; idle ones that died are thrown away, which is safe here."""
         while True:
             try:
-                connection, known = self._idle.get_nowait(), True
+                connection = self._idle.get_nowait()
             except Empty:
-                connection, known = open_postgres(self._url), False
-            try:
-                connection.execute(begin)
+                return open_postgres(self._url)
+            if not _has_news(connection):
                 return connection
-            except psycopg.Error:
-                connection.close()
-                if not known:
-                    raise
-
-    def _take_back(self, connection: psycopg.Connection[Any], error: BaseException, *, sound: bool) -> None:
-        """After a failure: only a connection that is known to be sound is used again."""
-        if not sound or (isinstance(error, psycopg.Error) and not isinstance(error, _HARMLESS)):
+            # Mostly that its server is gone: nothing is sent over it before that is known.
+            with contextlib.suppress(psycopg.Error):
+                connection.execute("SELECT 1")
+                return connection
             connection.close()
+
+    def _take_back(self, tx: PostgresTx, error: BaseException) -> None:
+        """After a failure: only a connection that is known to be sound is used again."""
+        if not tx.sound or (isinstance(error, psycopg.Error) and not isinstance(error, _HARMLESS)):
+            tx.connection.close()
             return
         try:
-            connection.execute("ROLLBACK")
-            self._idle.put(connection)
+            tx.roll_back()
+            self._put_back(tx.connection)
         except psycopg.Error:
-            connection.close()
+            tx.connection.close()
+
+    def _put_back(self, connection: psycopg.Connection[Any]) -> None:
+        """A read that outlived its reader may end after `close`: its connection is closed like the others."""
+        self._idle.put(connection)
+        if self._closed:
+            self.close()
 
     def close(self) -> None:
-        while not self._idle.empty():
-            self._idle.get_nowait().close()
+        self._closed = True
+        with contextlib.suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+
+def _has_news(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server said something unasked, or hung up; costs one look at the socket."""
+    watch = select.poll()
+    watch.register(connection.fileno(), select.POLLIN | select.POLLPRI)
+    return bool(watch.poll(0))
 
 
 def _translated(error: Exception) -> Exception:

@@ -136,6 +136,7 @@ def job_of(row: Row, attempts: Sequence[Row]) -> Job:
         priority=Priority(row["priority"]),
         archive=bool(row["archive"]),
         metadata=metadata,
+        webhook_url=row["webhook_url"],
         retry_of=row["retry_of"] and JobId(row["retry_of"]),
         estimated_usd=_decimal(row["estimated_usd"]),
         completed_ms=row["completed_ms"],

@@ -25,6 +25,8 @@ from service.storage.statements import Many, Row, Rows, Statement, for_sqlite
 
 class SqliteTx:
     dialect = "sqlite"
+    #: A look costs next to nothing here.
+    cautious = True
 
     def __init__(self, connection: sqlite3.Connection, clock_ms: Callable[[], int]) -> None:
         self._connection = connection
@@ -48,6 +50,9 @@ class SqliteTx:
         return self._connection.executemany(sql, rows).rowcount
 
     def run_later(self, statement: Many, values: Rows) -> None:
+        self.run_many(statement, values)
+
+    def run_last(self, statement: Many, values: Rows) -> None:
         self.run_many(statement, values)
 
 

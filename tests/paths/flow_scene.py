@@ -21,10 +21,10 @@ from service.flows import read
 from service.flows import retry as retry_flow
 from service.flows.accept import Accept, Accepted, Request
 from service.flows.advance import Advance
-from service.flows.announce import announce
 from service.flows.receive import Answered, Receive
 from service.flows.runtime import Runtime
 from service.flows.work import DUTIES, Worker
+from service.storage import events as stored_events
 from service.storage import jobs
 from service.storage.database import DatabaseUnavailable
 from service.storage.events import Event
@@ -168,9 +168,9 @@ class Scene:
         return [(line.type, line.moved) for line in await self.history(job_id)]
 
     async def events(self, job_id: str | None = None) -> list[Event]:
-        while await announce(self.runtime):
-            pass
-        found = await read.feed(self.runtime, tenant=TENANT, after=0, types=None, most=1000, wait_s=0)
+        found = await self.runtime.door.read(
+            lambda tx: stored_events.feed(tx, tenant=TENANT, after=0, most=1000)
+        )
         return [event for event in found if job_id in (None, event.job_id)]
 
     async def event_types(self, job_id: str) -> list[str]:

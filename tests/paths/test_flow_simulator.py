@@ -17,10 +17,10 @@ from service.domain.job import Job
 from service.domain.states import JobState, LearnedBy, OnUncertain
 from service.flows import read
 from service.flows.accept import Request
-from service.flows.announce import announce
 from service.simulator.app import Simulator
 from service.simulator.app import running as simulating
 from service.simulator.faults import parse
+from service.storage import events as stored_events
 from service.storage.events import Event
 from service.web.app import create_app
 from service.wiring import Service, running
@@ -104,9 +104,9 @@ async def at_one_moment(
     """Read feed and histories when nothing happened between the two readings."""
     while True:
         before = await histories(service, jobs)
-        while await announce(service.runtime):
-            pass
-        events = await read.feed(service.runtime, tenant="default", after=0, types=None, most=5_000, wait_s=0)
+        events = await service.runtime.door.read(
+            lambda tx: stored_events.feed(tx, tenant="default", after=0, most=5_000)
+        )
         if await histories(service, jobs) == before:
             return events, before
 

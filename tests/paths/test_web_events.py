@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 
-from service.flows.announce import announce
+from service.domain.cursors import cursor
+from service.storage import retention
+from service.storage.database import Tx
 from tests.paths.visitors import House, paths_of, problem, submit
 
 
@@ -30,7 +32,6 @@ async def test_a_reader_meets_every_event_once_and_in_order(house: House) -> Non
     jobs = [await submit(visitor) for _ in range(4)]
     for job_id in jobs:
         await house.succeeded(job_id)
-    await announce(house.service.runtime)
     for limit in (1, 5, 200):
         events, _ = await follow(visitor, limit=limit)
         assert len(events) == 12
@@ -45,7 +46,6 @@ async def test_an_event_shows_the_job_as_it_was_without_its_input(house: House) 
     job_id = await submit(visitor)
     accepted = (await visitor.get(f"/v1/jobs/{job_id}")).json()
     await house.succeeded(job_id)
-    await announce(house.service.runtime)
     events, _ = await follow(visitor)
     first = events[0]
     assert set(first) == {"id", "object", "seq", "type", "timestamp", "job_id", "job_seq", "data"}
@@ -62,7 +62,6 @@ async def test_types_choose_and_an_empty_page_says_where_to_go_on(house: House) 
     assert start["data"] == []
     assert start["next_cursor"]
     await house.failed(await submit(visitor))
-    await announce(house.service.runtime)
     events, end = await follow(visitor, types="job.failed,job.accepted", after=start["next_cursor"])
     assert [event["type"] for event in events] == ["job.accepted", "job.failed"]
     assert (await visitor.get("/v1/events", params={"after": end})).json() == {"data": [], "next_cursor": end}
@@ -74,7 +73,6 @@ async def test_a_patient_reader_gets_the_next_event_soon(house: House) -> None:
     reading = asyncio.create_task(visitor.get("/v1/events", params={"wait": "30"}))
     await asyncio.sleep(0.05)
     await submit(visitor)
-    await announce(house.service.runtime)
     assert [event["type"] for event in (await reading).json()["data"]] == ["job.accepted"]
     assert time.monotonic() - started < 5
 
@@ -100,8 +98,53 @@ async def test_a_wrong_question_to_the_feed_is_refused_by_its_name(house: House)
         assert paths_of(problem(await visitor.get(f"/v1/events?{query}"), 422, "invalid_input")) == [path]
 
 
-async def test_the_stream_is_not_there_yet(house: House) -> None:
+async def test_a_quiet_tenant_goes_on_behind_what_others_did(house: House) -> None:
+    visitor, other = await house.visitor(), await house.visitor(tenant="other")
+    for _ in range(3):
+        await submit(other)
+    page = (await visitor.get("/v1/events")).json()
+    assert page == {"data": [], "next_cursor": cursor("events", 3)}
+    assert (await visitor.get("/v1/events", params={"after": page["next_cursor"]})).json() == page
+    job_id = await submit(visitor)
+    following = (await visitor.get("/v1/events", params={"after": page["next_cursor"]})).json()
+    assert [event["job_id"] for event in following["data"]] == [job_id]
+
+
+async def test_an_expired_cursor_is_answered_with_the_oldest_one(house: House) -> None:
+    visitor, other = await house.visitor(), await house.visitor(tenant="other")
+    quiet = await submit(other)
+    for _ in range(5):
+        await submit(visitor)
+    await pruned(house, 4)
+    for query in ("", "&types=job.failed", "&limit=1", "&wait=1"):
+        answer = await visitor.get(f"/v1/events?after={cursor('events', 2)}{query}")
+        document = answer.json()
+        assert (answer.status_code, document["code"], document["status"]) == (410, "cursor_expired", 410)
+        assert document["oldest_cursor"] == cursor("events", 4)
+        assert "oldest_cursor" in document["detail"]
+    events, _ = await follow(visitor, after=document["oldest_cursor"], limit=1)
+    assert [event["seq"] for event in events] == [5, 6]
+    assert (await follow(visitor))[0] == events, "without a cursor: from the oldest that is kept"
+    events, _ = await follow(other, after=cursor("events", 1))
+    assert events == [], f"nothing behind {quiet} is gone for this tenant"
+    assert (await other.get(f"/v1/events?after={cursor('events', 0)}")).status_code == 410
+
+
+async def test_an_empty_page_after_a_pruning_leads_on(house: House) -> None:
     visitor = await house.visitor()
-    for url in ("/v1/events/stream", "/v1/endpoints", "/v1/deliveries", "/v1/job-webhook-secret/rotate"):
-        problem(await visitor.get(url), 404, "not_found")
-        problem(await visitor.post(url, json={}), 404, "not_found")
+    await submit(visitor)
+    await pruned(house, 1)
+    page = (await visitor.get("/v1/events")).json()
+    assert page["data"] == []
+    again = await visitor.get("/v1/events", params={"after": page["next_cursor"]})
+    assert (again.status_code, again.json()) == (200, page)
+
+
+async def pruned(house: House, seq: int) -> None:
+    """Prune every event up to a number."""
+
+    def work(tx: Tx) -> None:
+        tx.run_many(retention._NOTE, [{"name": retention.FAN_OUT, "value": seq}])
+        retention.prune_events(tx, before_ms=house.service.runtime.now_ms() + 1, most=1000)
+
+    await house.service.runtime.door.write(work)

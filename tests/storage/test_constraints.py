@@ -5,6 +5,7 @@ from typing import Any
 
 from service.domain.callback import Verdict
 from service.domain.effects import Work
+from service.domain.endpoint import Disabled
 from service.domain.machine import TERMINAL
 from service.domain.states import AttemptState, JobState
 from service.storage.database import Driver, Tx
@@ -50,6 +51,22 @@ ROWS: dict[str, dict[str, Any]] = {
         "id": "art_1", "job_id": "job_1", "attempt_id": "att_1", "tenant": "default", "position": 0,
         "state": "wanted", "source_url": "https://files.example/1.png", "sha256": None, "created_ms": NOW,
     },
+    "endpoint": {
+        "id": "ep_1", "tenant": "default", "url": "https://consumer.example/", "job_key": None, "types": "[]",
+        "description": "", "state": "active", "disabled_reason": None, "format": "standard", "signatures": "v1",
+        "concurrency": 16, "rate_per_s": None, "secret": "s", "created_ms": NOW, "updated_ms": NOW, "failures": 0,
+        "replay_after": None, "replay_until": None, "version": 1, "due_ms": None, "claim": None,
+    },
+    "delivery": {
+        "id": "dlv_1", "tenant": "default", "endpoint_id": "ep_1", "event_id": "evt_1", "event_seq": 1,
+        "event_type": "job.queued", "job_id": "job_1", "state": "pending", "created_ms": NOW, "next_ms": NOW,
+        "tries": 0, "step": 0, "completed_ms": None, "status": None, "error": None,
+    },
+    "delivery_try": {
+        "delivery_id": "dlv_1", "number": 1, "at_ms": NOW, "took_ms": 1, "status": 500, "error": None, "answer": None,
+    },
+    "tenant_secret": {"tenant": "default", "secret": "s", "created_ms": NOW, "updated_ms": NOW},
+    "sink": {"name": "nats", "seq": 0, "claim": None, "until_ms": None},
 }  # fmt: skip
 ENDED_BADLY = sorted(TERMINAL - {JobState.SUCCEEDED})
 
@@ -60,6 +77,9 @@ FREE_CALLBACK = {"id": "cb_2"}
 FREE_EVENT = {"id": "evt_2", "seq": 2, "job_seq": 2}
 FREE_ARTIFACT = {"id": "art_2", "position": 1}
 FREE_KEY = {"id": "key_2", "secret_hash": "h2"}
+FREE_ENDPOINT = {"id": "ep_2"}
+FREE_DELIVERY = {"id": "dlv_2", "event_id": "evt_2"}
+FOR_JOBS = {"job_key": "k", "secret": None}
 IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("job", {**FREE_JOB, "state": "lost"}),
     ("job", {**FREE_JOB, "state": "QUEUED"}),
@@ -111,6 +131,30 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("artifact", {**FREE_ARTIFACT, "state": "kept"}),
     ("artifact", {**FREE_ARTIFACT, "position": 0}),
     ("artifact", {**FREE_ARTIFACT, "job_id": "job_of_nobody"}),
+    ("endpoint", {}),
+    ("endpoint", {**FREE_ENDPOINT, "state": "lost"}),
+    ("endpoint", {**FREE_ENDPOINT, "state": "disabled"}),
+    ("endpoint", {**FREE_ENDPOINT, "state": "disabled", "disabled_reason": "bored"}),
+    ("endpoint", {**FREE_ENDPOINT, "disabled_reason": "gone"}),
+    ("endpoint", {**FREE_ENDPOINT, "format": "xml"}),
+    ("endpoint", {**FREE_ENDPOINT, "secret": None}),
+    ("endpoint", {**FREE_ENDPOINT, "job_key": "k"}),
+    ("endpoint", {**FREE_ENDPOINT, "concurrency": 0}),
+    ("endpoint", {**FREE_ENDPOINT, "concurrency": 65}),
+    ("endpoint", {**FREE_ENDPOINT, "rate_per_s": 0}),
+    ("endpoint", {**FREE_ENDPOINT, "rate_per_s": 1001}),
+    ("endpoint", {**FREE_ENDPOINT, "replay_after": 1}),
+    ("endpoint", {**FREE_ENDPOINT, "replay_until": 1}),
+    ("delivery", {**FREE_DELIVERY, "state": "lost"}),
+    ("delivery", {**FREE_DELIVERY, "completed_ms": NOW}),
+    ("delivery", {**FREE_DELIVERY, "state": "dead"}),
+    ("delivery", {**FREE_DELIVERY, "state": "succeeded"}),
+    ("delivery", {"id": "dlv_2"}),
+    ("delivery", {**FREE_DELIVERY, "id": "dlv_1"}),
+    ("delivery_try", {}),
+    ("delivery_try", {"delivery_id": "dlv_of_nobody"}),
+    ("tenant_secret", {"secret": "another"}),
+    ("sink", {"seq": 1}),
 ]
 POSSIBLE: list[tuple[str, dict[str, Any]]] = [
     *[("job", {**FREE_JOB, "state": state}) for state in sorted(set(JobState) - TERMINAL)],
@@ -127,6 +171,16 @@ POSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("idempotency", {"tenant": "other"}),
     ("artifact", {**FREE_ARTIFACT, "state": "kept", "sha256": "s"}),
     ("artifact", {**FREE_ARTIFACT, "state": "gone"}),
+    ("endpoint", {**FREE_ENDPOINT, **FOR_JOBS}),
+    ("endpoint", {**FREE_ENDPOINT, "state": "paused"}),
+    *[("endpoint", {**FREE_ENDPOINT, "state": "disabled", "disabled_reason": why}) for why in sorted(Disabled)],
+    *[("endpoint", {**FREE_ENDPOINT, "concurrency": count, "rate_per_s": count}) for count in (1, 64)],
+    ("endpoint", {**FREE_ENDPOINT, "rate_per_s": 1000, "format": "cloudevents"}),
+    ("endpoint", {**FREE_ENDPOINT, "replay_after": 0, "replay_until": 9}),
+    *[("delivery", {**FREE_DELIVERY, "state": state, "completed_ms": NOW}) for state in ("succeeded", "dead")],
+    ("delivery", {**FREE_DELIVERY, "job_id": None}),
+    ("delivery", {"id": "dlv_2", "endpoint_id": "ep_2"}),
+    ("delivery_try", {"number": 2, "status": None}),
 ]  # fmt: skip
 
 
@@ -180,4 +234,13 @@ def test_the_history_and_the_events_outlive_their_job(driver: Driver) -> None:
 
 def test_every_table_is_here_with_a_row(driver: Driver) -> None:
     assert set(ROWS) == set(METADATA.tables) - {"counter"}
-    assert driver.read(lambda tx: rows_in(tx, "counter")) == [{"name": "event_seq", "value": 0}]
+    counters = driver.read(lambda tx: rows_in(tx, "counter"))
+    assert {row["name"]: row["value"] for row in counters} == {"event_seq": 0, "fan_out": 0, "pruned_seq": 0}
+
+
+def test_the_endpoints_of_jobs_are_one_for_each_tenant_and_url(driver: Driver) -> None:
+    own = {**ROWS["endpoint"], **FOR_JOBS}
+    only(driver, lambda tx: put(tx, "endpoint", own))
+    assert refused(driver, "endpoint", {**own, "id": "ep_2"})
+    assert not refused(driver, "endpoint", {**own, "id": "ep_3", "tenant": "other"})
+    assert not refused(driver, "endpoint", {**own, "id": "ep_4", "job_key": "k2"})

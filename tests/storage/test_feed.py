@@ -1,15 +1,18 @@
 """The stream of events: whoever follows the cursor sees every event once, in the order of commits."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from queue import SimpleQueue
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, literal, select
 
 from service.storage import events
 from service.storage.database import Driver, Tx
@@ -29,10 +32,6 @@ def event(
 
 def append(driver: Driver, *ids: str, **fields: Any) -> None:
     only(driver, lambda tx: events.append(tx, [event(each, **fields) for each in ids]))
-
-
-def number(driver: Driver, most: int = 1000) -> None:
-    only(driver, lambda tx: events.number(tx, most=most))
 
 
 class Reader:
@@ -59,32 +58,46 @@ class Reader:
 
 
 class Open:
-    """A transaction that stands open until the test lets it commit or fail, in a thread of its own."""
+    """A transaction that stands open in a thread of its own and does what it is told, one thing after the other.
 
-    def __init__(self, driver: Driver, pool: ThreadPoolExecutor, *ids: str) -> None:
-        self._go = threading.Event()
-        self._undo = False
-        written = threading.Event()
+    What it is told may have to wait for another one's lock; then the rest waits behind it.
+    """
+
+    def __init__(self, driver: Driver, pool: ThreadPoolExecutor, *ids: str, early: bool = False) -> None:
+        self.ids = ids
+        self._told: SimpleQueue[str] = SimpleQueue()
+        begun = threading.Event()
 
         def work(tx: Tx) -> None:
+            tx.rows(Statement(select(literal(1).label("one"))))
+            begun.set()
+            if early:
+                # As bad as it can be: the numbers are taken long before the commit, and held until then.
+                tx.run_last = tx.run_many  # type: ignore[assignment, method-assign]
             events.append(tx, [event(each) for each in ids])
-            written.set()
-            assert self._go.wait(10)
-            if self._undo:
+            if self._told.get(timeout=20) == "fail":
                 raise ZeroDivisionError
 
         self._done = pool.submit(only, driver, work)
-        assert written.wait(10)
+        assert begun.wait(10)
+
+    def begin_to_end(self, how: str) -> None:
+        self._told.put(how)
+
+    def ended(self) -> bool:
+        """Wait for the end; tells whether it was a commit."""
+        error = self._done.exception(20)
+        assert error is None or isinstance(error, ZeroDivisionError), error
+        return error is None
 
     def commit(self) -> None:
-        self._go.set()
-        self._done.result(10)
+        self.begin_to_end("commit")
+        self._done.result(20)
 
     def fail(self) -> None:
-        self._undo = True
-        self._go.set()
+        self.begin_to_end("fail")
         with pytest.raises(ZeroDivisionError):
-            self._done.result(10)
+            self._done.result(20)
 
 
 @pytest.fixture
@@ -93,17 +106,15 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def test_sqlite_numbers_at_once(sqlite_url: str, clock: Clock) -> None:
-    driver = open_driver(sqlite_url, clock)
+def test_events_are_numbered_in_the_order_in_which_they_were_written(driver: Driver) -> None:
     append(driver, "evt_1", "evt_2")
     append(driver, "evt_3")
     told = driver.read(lambda tx: events.feed(tx, tenant="default", after=0, most=10))
     assert [(each.id, each.seq) for each in told] == [("evt_1", 1), ("evt_2", 2), ("evt_3", 3)]
     assert driver.read(events.latest_seq) == 3
-    driver.close()
 
 
-def test_an_event_is_seen_once_it_is_numbered_and_stays_as_it_was(driver: Driver) -> None:
+def test_an_event_stays_as_it_was(driver: Driver) -> None:
     written = Event(
         id="evt_1",
         tenant="default",
@@ -115,7 +126,6 @@ def test_an_event_is_seen_once_it_is_numbered_and_stays_as_it_was(driver: Driver
     )
     assert driver.read(events.latest_seq) == 0
     only(driver, lambda tx: events.append(tx, [written]))
-    number(driver)
     [told] = driver.read(lambda tx: events.feed(tx, tenant="default", after=0, most=10))
     assert (told.seq, told) == (1, Event(**{**{n: getattr(written, n) for n in Event.__slots__}, "seq": 1}))
 
@@ -127,90 +137,51 @@ def test_who_commits_later_is_read_later(postgresql_url: str, clock: Clock, pool
     slow = Open(driver, pool, "evt_slow_1", "evt_slow_2")
     append(driver, "evt_quick_1")
     reader.read()
-    assert reader.seen == [], "nothing is seen before it has its number"
-    number(driver)
-    reader.read()
     assert reader.seen == ["evt_quick_1"]
     failing = Open(driver, pool, "evt_undone")
     slow.commit()
     append(driver, "evt_quick_2")
-    number(driver)
     reader.read()
     failing.fail()
-    number(driver)
     append(driver, "evt_quick_3")
-    number(driver)
     reader.read()
     assert reader.seen == ["evt_quick_1", "evt_slow_1", "evt_slow_2", "evt_quick_2", "evt_quick_3"]
     assert reader.cursor == driver.read(events.latest_seq) == 5, "no number is lost to what was undone"
     driver.close()
 
 
-def test_a_second_announcer_waits_and_numbers_what_came_meanwhile(
+def test_who_has_taken_numbers_holds_up_the_others_until_its_commit(
     postgresql_url: str, clock: Clock, pool: ThreadPoolExecutor
 ) -> None:
-    """If it numbered by what it saw before it waited, or took numbers in parallel, a reader could be overtaken."""
+    """If the next one numbered and committed meanwhile, a reader could pass over what commits later."""
     driver = open_driver(postgresql_url, clock)
-    append(driver, "evt_1")
-    numbered, go_on = threading.Event(), threading.Event()
-
-    def announce(tx: Tx) -> None:
-        events.number(tx, most=1000)
-        numbered.set()
-        assert go_on.wait(10)
-
-    first = pool.submit(only, driver, announce)
-    assert numbered.wait(10)
-    second = pool.submit(number, driver)
-    append(driver, "evt_2")
+    holding = Open(driver, pool, "evt_1", "evt_2", early=True)
+    until_somebody_holds_the_counter(postgresql_url)
+    behind = pool.submit(append, driver, "evt_3")
     reader = Reader(driver)
     reader.read()
     assert reader.seen == []
-    go_on.set()
-    first.result(10)
-    second.result(10)
+    assert not behind.done()
+    holding.commit()
+    behind.result(10)
     reader.read()
-    assert reader.seen == ["evt_1", "evt_2"]
+    assert reader.seen == ["evt_1", "evt_2", "evt_3"]
+    assert reader.cursor == 3
     driver.close()
 
 
-def test_writers_announcers_and_readers_all_at_once(
-    database_url: str, clock: Clock, pool: ThreadPoolExecutor
-) -> None:
-    drivers = [open_driver(database_url, clock) for _ in range(5)]
-    writing = threading.Semaphore(0)
-
-    def write(writer: int) -> None:
-        for turn in range(25):
-            append(drivers[writer], f"evt_{writer}_{turn:02d}a", f"evt_{writer}_{turn:02d}b")
-        writing.release()
-
-    def until_written(act: Callable[[], None]) -> None:
-        while writing._value < 3:
-            act()
-        act()
-
-    readers = [Reader(drivers[3]), Reader(drivers[4])]
-    running = [pool.submit(write, writer) for writer in range(3)]
-    running += [pool.submit(until_written, lambda driver=driver: number(driver, 7)) for driver in drivers[3:]]
-    running += [pool.submit(until_written, reader.read) for reader in readers]
-    for each in running:
-        each.result(60)
-    for _ in range(30):
-        number(drivers[0], 7)
-    for reader in readers:
-        reader.read()
-        assert len(reader.seen) == len(set(reader.seen)) == 150
-        for writer in range(3):
-            own = [each for each in reader.seen if each.startswith(f"evt_{writer}_")]
-            assert own == sorted(own), "one writer's commits are in their order"
-    assert readers[0].seen == readers[1].seen
-    assert drivers[0].read(events.latest_seq) == 150
-    for driver in drivers:
-        driver.close()
+def until_somebody_holds_the_counter(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as operator:
+        for _ in range(500):
+            try:
+                operator.execute("SELECT 1 FROM counter WHERE name = 'event_seq' FOR UPDATE NOWAIT")
+            except psycopg.errors.LockNotAvailable:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody took a number")
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_however_transactions_interleave_a_reader_misses_nothing(
     postgresql_url: str, pool: ThreadPoolExecutor, data: st.DataObject
@@ -219,46 +190,73 @@ def test_however_transactions_interleave_a_reader_misses_nothing(
         only(driver, lambda tx: tx.run(Statement(delete(EVENT))))
         reader = Reader(driver)
         reader.cursor = driver.read(events.latest_seq)
+        began = reader.cursor
         committed = interleaved(driver, reader, pool, data)
-        for _ in range(30):
-            number(driver, 2)
         reader.read()
-    assert len(reader.seen) == len(set(reader.seen))
-    assert sorted(reader.seen) == sorted(committed)
+        assert len(reader.seen) == len(set(reader.seen))
+        assert sorted(reader.seen) == sorted(committed)
+        assert reader.cursor == began + len(committed) == driver.read(events.latest_seq), (
+            "and there are no holes"
+        )
 
 
 def interleaved(driver: Driver, reader: Reader, pool: ThreadPoolExecutor, data: st.DataObject) -> list[str]:
-    """Let transactions open, commit and fail, and events be numbered and read, in any order; tells what is committed."""
-    standing: list[tuple[Open, list[str]]] = []
-    committed: list[str] = []
-    drawn = st.lists(st.sampled_from(["open", "commit", "fail", "number", "read"]), max_size=25)
+    """Let transactions begin, number early or with the commit, commit, fail and be read in any order; tells what is committed."""
+    began: list[Open] = []
+    open_still: list[Open] = []
+    acts = st.sampled_from(["open", "open early", "commit", "commit", "fail", "read"])
     try:
-        for place, act in enumerate(data.draw(drawn)):
-            if act == "open" and len(standing) < 4:
+        for place, act in enumerate(data.draw(st.lists(acts, max_size=25))):
+            if act.startswith("open") and len(open_still) < 6:
                 ids = [f"evt_{place:02d}_{more}" for more in range(1 + place % 3)]
-                standing.append((Open(driver, pool, *ids), ids))
-            elif act in ("commit", "fail") and standing:
-                chosen, ids = standing.pop(data.draw(st.integers(0, len(standing) - 1)))
-                if act == "fail":
-                    chosen.fail()
-                else:
-                    chosen.commit()
-                    committed += ids
-            elif act == "number":
-                number(driver, 2)
+                open_still.append(Open(driver, pool, *ids, early=act == "open early"))
+                began.append(open_still[-1])
+            elif act in ("commit", "fail") and open_still:
+                open_still.pop(data.draw(st.integers(0, len(open_still) - 1))).begin_to_end(act)
             elif act == "read":
                 reader.read(2)
     finally:
-        for left, _ in standing:
-            left.fail()
-    return committed
+        for left in open_still:
+            left.begin_to_end("fail")
+        # Also when the drawing broke off: what is told to commit must not do so in the next example.
+        ended = [opened.ended() for opened in began]
+    return [each for opened, kept in zip(began, ended, strict=True) if kept for each in opened.ids]
+
+
+def test_writers_and_readers_all_at_once(database_url: str, clock: Clock, pool: ThreadPoolExecutor) -> None:
+    drivers = [open_driver(database_url, clock) for _ in range(5)]
+    writing = [threading.Event() for _ in range(3)]
+
+    def write(writer: int) -> None:
+        for turn in range(30):
+            append(drivers[writer], f"evt_{writer}_{turn:02d}a", f"evt_{writer}_{turn:02d}b")
+        writing[writer].set()
+
+    def until_written(act: Callable[[], None]) -> None:
+        while not all(done.is_set() for done in writing):
+            act()
+        act()
+
+    readers = [Reader(drivers[3]), Reader(drivers[4])]
+    running = [pool.submit(until_written, reader.read) for reader in readers]
+    running += [pool.submit(write, writer) for writer in range(3)]
+    for each in running:
+        each.result(60)
+    for reader in readers:
+        assert len(reader.seen) == len(set(reader.seen)) == 180
+        for writer in range(3):
+            own = [each for each in reader.seen if each.startswith(f"evt_{writer}_")]
+            assert own == sorted(own), "one writer's commits are in their order"
+    assert readers[0].seen == readers[1].seen
+    assert drivers[0].read(events.latest_seq) == 180
+    for driver in drivers:
+        driver.close()
 
 
 def test_a_tenant_sees_its_own_events_with_holes(driver: Driver) -> None:
     for turn in range(4):
         append(driver, f"evt_a{turn}", tenant="a")
         append(driver, f"evt_b{turn}", tenant="b")
-    number(driver)
     readers = {tenant: Reader(driver, tenant) for tenant in "abc"}
     for reader in readers.values():
         reader.read()
@@ -276,7 +274,6 @@ def test_a_feed_of_some_types_is_the_feed_without_the_others(driver: Driver) -> 
         for place, kind in enumerate(kinds)
     ]
     only(driver, lambda tx: events.append(tx, made))
-    number(driver)
 
     def read(after: int, *types: str) -> list[tuple[int, str]]:
         page = driver.read(lambda tx: events.feed(tx, tenant="default", after=after, most=2, types=types))
@@ -286,16 +283,3 @@ def test_a_feed_of_some_types_is_the_feed_without_the_others(driver: Driver) -> 
     assert read(5, "job.queued") == [(8, "job.queued")]
     assert read(0, "job.queued", "job.accepted") == [(1, "job.accepted"), (2, "job.queued")]
     assert read(0, "job.lost") == []
-
-
-def test_numbering_takes_no_more_than_wanted_and_tells_the_jobs(postgresql_url: str, clock: Clock) -> None:
-    driver = open_driver(postgresql_url, clock)
-    made = [event(f"evt_{place}", job_id="job_1", job_seq=place) for place in range(1, 6)]
-    only(driver, lambda tx: events.append(tx, made))
-    assert only(driver, lambda tx: events.number(tx, most=3)) == 3
-    assert only(driver, lambda tx: events.number(tx, most=3)) == 2
-    assert only(driver, lambda tx: events.number(tx, most=3)) == 0
-    reader = Reader(driver)
-    reader.read()
-    assert reader.seen == [f"evt_{place}" for place in range(1, 6)]
-    driver.close()

@@ -121,7 +121,17 @@ def test_the_comparison_sees_checks_and_partial_indexes(modelled: dict[str, Any]
         for name, index in table["indexes"].items()
         if "where" in str(index)
     }
-    assert partial == {"job_due", "event_unnumbered", "work_claimed"}
+    assert partial == {
+        "job_due",
+        "work_claimed",
+        "endpoint_listed",
+        "endpoint_due",
+        "endpoint_claimed",
+        "endpoint_replaying",
+        "delivery_dead",
+        "delivery_due",
+        "delivery_in_order",
+    }
 
 
 @pytest.mark.parametrize("revision", ["base", *REVISIONS])
@@ -143,8 +153,27 @@ def test_down_to_nothing_and_up_again(empty_database_url: str, modelled: dict[st
     migrate.upgrade(empty_database_url)
     assert shape(empty_database_url) == modelled
     driver = open_driver(empty_database_url, Clock())
-    assert driver.read(lambda tx: count_in(tx, "counter")) == 1
+    assert driver.read(lambda tx: count_in(tx, "counter")) == 3
     driver.close()
+
+
+def test_events_that_waited_for_a_number_get_it_and_are_handed_out_to_nobody(empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url, "0001")
+    with engine_of(empty_database_url).begin() as connection:
+        connection.execute(text("UPDATE counter SET value = 7"))
+        for place, seq in enumerate([6, 7, None, None, None]):
+            connection.execute(
+                text(
+                    "INSERT INTO event (id, seq, tenant, type, at_ms, data) VALUES (:id, :seq, 't', 'x', 1, '{}')"
+                ),
+                {"id": f"evt_{place}", "seq": seq},
+            )
+    migrate.upgrade(empty_database_url)
+    with engine_of(empty_database_url).connect() as connection:
+        numbered = connection.execute(text("SELECT id, seq FROM event ORDER BY position")).all()
+        counters = connection.execute(text("SELECT name, value FROM counter")).all()
+    assert numbered == [(f"evt_{place}", 6 + place) for place in range(5)]
+    assert dict(counters) == {"event_seq": 10, "fan_out": 10, "pruned_seq": 0}  # type: ignore[arg-type]
 
 
 def test_a_file_that_does_not_exist_is_behind_and_stays_away(empty_sqlite_url: str) -> None:
@@ -253,4 +282,4 @@ def test_two_upgrades_at_once_do_each_revision_once(
     assert migrate.current_revision(empty_database_url) == "9004"
     assert set(shape(empty_database_url)) == {*modelled, "third", "fourth"}
     with engine_of(empty_database_url).connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM counter")).scalar() == 1
+        assert connection.execute(text("SELECT count(*) FROM counter")).scalar() == 3

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from service.storage import jobs, notify
+from service.storage import idempotency, jobs, notify
 from service.storage import postgres as postgresql
 from service.storage.database import DatabaseUnavailable, Driver, Tx
 from service.storage.drivers import open_driver
+from service.storage.idempotency import Claimed
 from service.storage.notify import Notifier
 from service.storage.postgres import PostgresDriver
 from tests.databases import PostgresDatabases
@@ -160,6 +161,7 @@ def test_a_process_that_stands_still_does_not_keep_its_locks(
 
     def stand_still(tx: Tx) -> None:
         insert_jobs(tx, [new_job("job_1")])
+        assert count_in(tx, "job") == 1
         time.sleep(0.3)
         count_in(tx, "job")
 
@@ -255,3 +257,40 @@ async def test_wake_ups_cross_processes_and_survive_a_cut(
     assert heard[0] == set(), "one's own rings do not come back"
     for notifier in notifiers:
         await notifier.stop()
+
+
+def test_a_read_that_outlives_the_driver_leaves_no_connection(postgresql_url: str, clock: Clock) -> None:
+    """Whoever waited for it was canceled; the thread that reads is not."""
+    driver = PostgresDriver(postgresql_url)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(tx: Tx) -> None:
+        count_in(tx, "job")
+        reading.set()
+        assert go_on.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(driver.read, slow)
+        assert reading.wait(10)
+        driver.close()
+        go_on.set()
+        read.result(10)
+    assert driver._idle.empty()
+
+
+def test_a_collision_is_decided_again_with_a_look_before_the_insert(postgres: Driver) -> None:
+    """The first run inserts at once; what collides runs again and finds who was there."""
+    claimed = [
+        Claimed(tenant="t", key="k", body_hash="h", job_id=f"job_{number}", created_ms=1) for number in (1, 2)
+    ]
+    looked: list[bool] = []
+
+    def take(number: int) -> Callable[[Tx], str]:
+        def work(tx: Tx) -> str:
+            looked.append(tx.cautious)
+            return str(idempotency.take(tx, [claimed[number]])["t", "k"]["job_id"])
+
+        return work
+
+    assert [only(postgres, take(0)), only(postgres, take(1))] == ["job_1", "job_1"]
+    assert looked == [False, False, True]

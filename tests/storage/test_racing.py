@@ -15,7 +15,7 @@ from service.domain.machine import TERMINAL, Decision
 from service.domain.results import Image, Output
 from service.domain.states import JobState
 from service.flows.advance import Step
-from tests.storage.world import NOW, Clock, Process, Story, number_all, process, request, story_of
+from tests.storage.world import NOW, Clock, Process, Story, process, request, story_of
 
 FAILURE = JobError(code=ErrorCode.PROVIDER_FAILED, message="It broke.")
 PARKED = Waiting(code=ErrorCode.RATE_LIMITED, message="Slow down.", since_ms=NOW, next_try_ms=NOW + 5_000)
@@ -82,7 +82,6 @@ async def test_tasks_of_one_process_race_for_the_same_jobs(one: Process) -> None
     accepted = await asyncio.gather(*(one.accept(request()) for _ in range(6)))
     jobs = {made.job.id: (await one.started(made.job.id)).id for made in accepted}
     decisions = await tell_all(one, jobs, 1)
-    await number_all(one)
     for job_id in jobs:
         of_job = [decision for decision in decisions if decision.job.id == job_id]
         assert len(of_job) == 11
@@ -113,7 +112,6 @@ async def test_processes_race_for_the_same_jobs(database_url: str, tmp_path: Pat
     with ThreadPoolExecutor(4) as pool:
         racing = [asyncio.get_running_loop().run_in_executor(pool, run, number) for number in range(4)]
         decisions = [decision for done in await asyncio.gather(*racing) for decision in done]
-    await number_all(one)
     for job_id in jobs:
         of_job = [decision for decision in decisions if decision.job.id == job_id]
         assert len(of_job) == 4 * 11

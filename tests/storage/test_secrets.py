@@ -6,13 +6,12 @@ from pathlib import Path
 from service.domain.secrets import token_hash_of
 from service.flows import keys
 from service.storage.tables import METADATA
-from tests.storage.world import KEY, Process, number_all, request, rows_in
+from tests.storage.world import KEY, Process, request, rows_in
 
 
 async def test_no_table_holds_a_secret(one: Process, tmp_path: Path) -> None:
     job = (await one.accept(request(idempotency_key="order-7", body_hash="h"))).job
     attempt = await one.taken(job.id)
-    await number_all(one)
     secret = "the key that a caller shows"
     assert await keys.create(one.runtime, tenant="default", name="n", scopes=frozenset(), secret=secret)
 

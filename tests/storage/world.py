@@ -21,7 +21,6 @@ from service.domain.secrets import KeyRing
 from service.domain.states import JobState
 from service.flows.accept import Accept, Request
 from service.flows.advance import Advance, Step
-from service.flows.announce import announce
 from service.flows.bell import Bell
 from service.flows.learn import Learned
 from service.flows.measures import Measures
@@ -136,6 +135,7 @@ async def process(
             providers=cast(Any, {"fal": ANY_PROVIDER}),
             talks={},
             downloads=cast(Any, None),
+            egress=cast(Any, None),
             files=Files(folder / "artifacts"),
             bell=Bell(),
             measures=Measures(),
@@ -240,9 +240,3 @@ async def story_of(door: Door, job_id: str, *, tenant: str = "default") -> Story
         return Story(jobs.load(tx, [job_id])[job_id], history.of_job(tx, job_id, most=10_000), told)
 
     return await door.read(look)
-
-
-async def number_all(process: Process) -> None:
-    """Number every committed event (on SQLite they are already)."""
-    while await announce(process.runtime):
-        pass
