@@ -33,7 +33,7 @@ def job_object(job: Job, *, artifacts_url: str) -> dict[str, Any]:
         "priority": job.priority.value,
         "on_uncertain": job.on_uncertain.value,
         "archive": job.archive,
-        "webhook_url": None,
+        "webhook_url": job.webhook_url,
         "retry_of": job.retry_of,
         "deadline_s": job.deadline_s,
         "deadline_at": rfc3339(job.deadline_ms),

@@ -1,12 +1,13 @@
 """API keys: made, listed, revoked, and found by the hash of their secret."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects import postgresql
 
 from service.storage.database import Tx
-from service.storage.statements import Row, Statement
+from service.storage.statements import Row, Statement, among
 from service.storage.tables import ApiKeyRow, table
 
 KEY = table(ApiKeyRow)
@@ -17,6 +18,7 @@ _INSERT = Statement(
 )
 _ALL = Statement(select(KEY).order_by(KEY.c.id))
 _BY_HASH = Statement(select(KEY).where(KEY.c.secret_hash == bindparam("of_hash"), KEY.c.revoked_ms.is_(None)))
+_REVOKED_AMONG = Statement(select(KEY.c.id).where(among(KEY.c.id, "ids"), KEY.c.revoked_ms.is_not(None)))
 _REVOKE = Statement(
     update(KEY)
     .where(KEY.c.id == bindparam("of_id"), KEY.c.revoked_ms.is_(None))
@@ -62,6 +64,11 @@ def find(tx: Tx, secret_hash: str) -> ApiKey | None:
     """This function will find the valid key with this secret."""
     rows = tx.rows(_BY_HASH, of_hash=secret_hash)
     return _key(rows[0]) if rows else None
+
+
+def revoked_among(tx: Tx, key_ids: Sequence[str]) -> set[str]:
+    """This function will tell which of some keys are revoked."""
+    return {row["id"] for row in tx.rows(_REVOKED_AMONG, ids=list(key_ids))}
 
 
 def revoke(tx: Tx, key_id: str, *, now_ms: int) -> bool:

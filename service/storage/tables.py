@@ -4,7 +4,7 @@ Times are milliseconds since the epoch; JSON is kept as text, so that no digit o
 are text held to the machine's words by CHECKs. What is secret is here only as a hash.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +19,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 from sqlmodel import Field, SQLModel
 
@@ -27,29 +26,15 @@ from service.domain.callback import Verdict
 from service.domain.effects import Work
 from service.domain.machine import TERMINAL
 from service.domain.states import AttemptState, JobState
+from service.storage.columns import COUNTING as _COUNTING
+from service.storage.columns import ROOM as _ROOM
+from service.storage.columns import number_column as _number
+from service.storage.columns import one_of as _one_of
+from service.storage.columns import text_column as _text
+from service.storage.columns import where as _where
+from service.storage.endpoint_tables import EndpointRow
 
-#: SQLite only counts up by itself in a column that is exactly INTEGER.
-_Counting = BigInteger().with_variant(Integer(), "sqlite")
-
-
-def _one_of(column: str, words: Any) -> str:
-    quoted = ", ".join(f"'{word}'" for word in sorted(words))
-    return f"{column} IN ({quoted})"
-
-
-#: PostgreSQL leaves room in each page, so that a changed row stays on it and its indexes need no new entries.
-_ROOM = {"postgresql_with": {"fillfactor": 60}}
 _FINAL = _one_of("state", TERMINAL)
-
-
-def _text(*, null: bool = False, default: str | None = None, **options: Any) -> Any:
-    server_default = text(f"'{default}'") if default is not None else None
-    return Field(sa_column=Column(Text, nullable=null, server_default=server_default, **options))
-
-
-def _number(*, null: bool = False, default: int | None = None, **options: Any) -> Any:
-    server_default = text(str(default)) if default is not None else None
-    return Field(sa_column=Column(BigInteger, nullable=null, server_default=server_default, **options))
 
 
 class JobRow(SQLModel, table=True):
@@ -66,12 +51,7 @@ class JobRow(SQLModel, table=True):
         ),
         CheckConstraint("state = 'accepted' OR waiting IS NULL", name="job_waits_only_when_accepted"),
         Index("job_by_tenant", "tenant", "id"),
-        Index(
-            "job_due",
-            "deadline_ms",
-            sqlite_where=text("completed_ms IS NULL"),
-            postgresql_where=text("completed_ms IS NULL"),
-        ),
+        Index("job_due", "deadline_ms", **_where("completed_ms IS NULL")),
         _ROOM,
     )
     id: str = _text(primary_key=True)
@@ -100,6 +80,8 @@ class JobRow(SQLModel, table=True):
     history_seq: int = _number()
     history_hash: str = _text()
     event_seq: int = _number()
+    #: Where this job's own events go, too.
+    webhook_url: str | None = _text(null=True)
 
 
 class JobTag(SQLModel, table=True):
@@ -165,12 +147,7 @@ class WorkRow(SQLModel, table=True):
         CheckConstraint(_one_of("kind", Work), name="work_kind_known"),
         # Led by `queue` and not by `kind`: else the planner takes this index to find a row by its key.
         Index("work_due", "queue", "due_ms"),
-        Index(
-            "work_claimed",
-            "claim",
-            sqlite_where=text("claim IS NOT NULL"),
-            postgresql_where=text("claim IS NOT NULL"),
-        ),
+        Index("work_claimed", "claim", **_where("claim IS NOT NULL")),
     )
     job_id: str = Field(sa_column=Column(Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True))
     kind: str = _text(primary_key=True)
@@ -225,24 +202,14 @@ class HistoryRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """A fact that consumers may see. `position` is the order of writing, `seq` the order of commits.
-
-    On SQLite both are given at once by the one writer; on PostgreSQL `seq` stays NULL until the announcer numbers
-    what is committed.
-    """
+    """A fact that consumers may see. `position` is the order of writing, `seq` the order of commits."""
 
     __tablename__ = "event"
     __table_args__ = (
         UniqueConstraint("job_id", "job_seq", name="event_once_for_a_job"),
         Index("event_feed", "tenant", "seq"),
-        Index(
-            "event_unnumbered",
-            "position",
-            sqlite_where=text("seq IS NULL"),
-            postgresql_where=text("seq IS NULL"),
-        ),
     )
-    position: int = Field(sa_column=Column(_Counting, Identity(always=False), primary_key=True))
+    position: int = Field(sa_column=Column(_COUNTING, Identity(always=False), primary_key=True))
     id: str = _text()
     seq: int | None = _number(null=True, unique=True)
     tenant: str = _text()
@@ -254,7 +221,11 @@ class EventRow(SQLModel, table=True):
 
 
 class CounterRow(SQLModel, table=True):
-    """A number that only grows (`event_seq`); its row is the lock under which events are numbered."""
+    """A number that only grows; its row is the lock under which it grows.
+
+    `event_seq`: the newest number of an event. `fan_out`: the newest event whose deliveries are written.
+    `pruned_seq`: the newest event that is no longer kept.
+    """
 
     __tablename__ = "counter"
     name: str = _text(primary_key=True)
@@ -315,4 +286,5 @@ def table(model: type[SQLModel]) -> Table:
     return found
 
 
-METADATA = SQLModel.metadata
+#: Of all tables, those of `endpoint_tables` too.
+METADATA = EndpointRow.metadata

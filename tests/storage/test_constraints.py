@@ -19,7 +19,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "priority": "normal", "on_uncertain": "hold", "archive": True, "input": "{}", "metadata_json": "{}",
         "retry_of": "job_0", "deadline_s": 60, "deadline_ms": NOW, "created_ms": NOW, "updated_ms": NOW,
         "completed_ms": None, "waiting": None, "error": None, "output": None, "history_seq": 1,
-        "history_hash": "h", "event_seq": 1,
+        "history_hash": "h", "event_seq": 1, "webhook_url": None,
     },
     "job_tag": {"job_id": "job_1", "key": "k", "tenant": "default", "value": "v"},
     "attempt": {

@@ -12,7 +12,7 @@ from service.domain.endpoint import Disabled, Endpoint, EndpointState, Format, d
 from service.storage import endpoints
 from service.storage.database import Driver, Tx, WriteConflict
 from service.storage.drivers import open_driver
-from tests.storage.going_out import endpoint, insert
+from tests.storage.going_out import endpoint, happen, insert
 from tests.storage.world import NOW, Clock, only, rows_in, walk
 
 LEASE_MS = 15_000
@@ -195,21 +195,28 @@ class TestTheEndpointsOfJobs:
             driver.close()
 
     def test_are_deleted_once_no_delivery_is_kept_of_them(self, driver: Driver) -> None:
-        from tests.storage.going_out import happen
-
-        insert(
-            driver,
-            endpoint("ep_1", for_jobs=True, url="https://x/1"),
-            endpoint("ep_2", for_jobs=True, url="https://x/2"),
-            endpoint("ep_3", for_jobs=True, url="https://x/3", due_ms=NOW),
-            endpoint("ep_4", for_jobs=True, url="https://x/4", created_ms=NOW + 1),
-            endpoint("ep_5"),
-        )
-        happen(driver, ["job_1"], to=["ep_1"])
-        pruned = only(driver, lambda tx: endpoints.prune_for_jobs(tx, created_before_ms=NOW + 1, most=10))
-        assert pruned == 1
+        made = [
+            endpoint(f"ep_{place}", for_jobs=True, url=f"https://x/{place}", created_ms=NOW + place)
+            for place in range(1, 9)
+        ]
+        insert(driver, *made[:2], replace(made[2], due_ms=NOW), *made[3:], endpoint("ep_0"))
+        happen(driver, ["job_1"], to=["ep_1", "ep_5"])
+        pruned, after_id = 0, ""
+        while True:
+            gone, following = only(
+                driver,
+                lambda tx, after_id=after_id: endpoints.prune_for_jobs(
+                    tx, after_id=after_id, before_ms=NOW + 7, most=2
+                ),
+            )
+            pruned += gone
+            if following is None:
+                break
+            assert following > after_id
+            after_id = following
         left = {row["id"] for row in driver.read(lambda tx: rows_in(tx, "endpoint"))}
-        assert left == {"ep_1", "ep_3", "ep_4", "ep_5"}
+        assert left == {"ep_0", "ep_1", "ep_3", "ep_5", "ep_7", "ep_8"}
+        assert pruned == 3
 
 
 class TestAClaim:

@@ -3,10 +3,13 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from sqlalchemy import delete
+
 from service.storage import events, tenant_secrets
 from service.storage.database import Driver, Tx
 from service.storage.drivers import open_driver
-from service.storage.events import Event, Passing
+from service.storage.events import EVENT, Event, Passing
+from service.storage.statements import Statement
 from service.storage.tenant_secrets import TenantSecret
 from tests.storage.going_out import event
 from tests.storage.world import NOW, Clock, insert_jobs, new_job, only, rows_in
@@ -33,6 +36,14 @@ def test_events_pass_in_commit_order_with_the_url_of_their_job(driver: Driver) -
     # The job's own object is large and not looked at here; what an event without a job is about, is.
     assert [each.data for each in passing] == ["", "", "", '{"n":4}', ""]
     assert [each.seq for each in driver.read(lambda tx: events.after(tx, 2, most=2))] == [3, 4]
+
+
+def test_events_behind_pruned_ones_pass_too(driver: Driver) -> None:
+    only(driver, lambda tx: events.append(tx, [event(place, None) for place in range(1, 31)]))
+    only(driver, lambda tx: tx.run(Statement(delete(EVENT).where(EVENT.c.seq < 25))))
+    assert [each.seq for each in driver.read(lambda tx: events.after(tx, 3, most=2))] == [25, 26]
+    assert [each.seq for each in driver.read(lambda tx: events.after(tx, 23, most=4))] == [25, 26, 27]
+    assert driver.read(lambda tx: events.after(tx, 30, most=4)) == []
 
 
 def test_the_cursor_stands_where_it_was_moved_to(driver: Driver) -> None:

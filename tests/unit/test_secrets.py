@@ -1,4 +1,4 @@
-"""Secrets of an attempt: derived, the same on every process, and nothing of one tells another."""
+"""Derived secrets and keys: the same on every process, and nothing of one tells another."""
 
 import hashlib
 
@@ -44,6 +44,27 @@ def test_without_its_key_a_secret_is_gone() -> None:
     assert ring.webhook_secret(key_id_of(OLD), "att_1") is None
 
 
+def test_each_tenant_and_each_key_has_a_signing_key_of_its_own() -> None:
+    ring = KeyRing([NEW, OLD])
+    assert ring.key_ids == (key_id_of(NEW), key_id_of(OLD))
+    made = [ring.signing_key(key_id, tenant) for key_id in ring.key_ids for tenant in ("a", "b", "")]
+    assert len({key.private_bytes_raw() for key in made if key is not None}) == 6
+    again = KeyRing([OLD]).signing_key(key_id_of(OLD), "a")
+    kept = ring.signing_key(key_id_of(OLD), "a")
+    assert again is not None
+    assert kept is not None
+    assert again.private_bytes_raw() == kept.private_bytes_raw()
+    assert KeyRing([NEW]).signing_key(key_id_of(OLD), "a") is None
+
+
+def test_what_seals_and_what_makes_nonces_are_two_keys_and_neither_is_the_services() -> None:
+    ring = KeyRing([NEW, OLD])
+    pairs = [ring.sealing_keys(key_id) for key_id in ring.key_ids]
+    assert None not in pairs
+    assert len({key for pair in pairs if pair for key in pair} | {NEW, OLD}) == 6
+    assert ring.sealing_keys("gone") is None
+
+
 @pytest.mark.parametrize("keys", [[], [b"short"], [NEW, b""], [b"x" * 33]])
 def test_weak_keys_and_no_keys_are_refused(keys: list[bytes]) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
@@ -64,3 +85,9 @@ def test_derivations_stay_as_they_are_because_providers_hold_them() -> None:
     ring = KeyRing([NEW])
     assert ring.token(ring.current, "att_1") == "dR9ndee7kBZcXR7E4qOIj-CX2Rp-OLjmGSYxJtgykgg"
     assert ring.webhook_secret(ring.current, "att_1") == "-ZVjVWYsXic17AKKPK9aB1bK0D8DqzHpuy9ApsiTog0"
+    signing = ring.signing_key(ring.current, "default")
+    assert signing is not None
+    assert (
+        signing.public_key().public_bytes_raw().hex()
+        == "3b543aa22aa31f3d3df26659df6dfd5fe9eadf52c40388449a2cdada53e22e39"
+    )

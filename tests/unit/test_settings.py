@@ -36,6 +36,7 @@ def test_without_any_setting_the_defaults_of_the_contract_hold() -> None:
     assert (settings.fal_key, settings.bfl_api_key) == (None, None)
     assert settings.fal_jwks_url == "https://rest.fal.ai/.well-known/jwks.json"
     assert settings.bfl_url == "https://api.bfl.ai"
+    assert (settings.url, settings.api_key) == ("http://127.0.0.1:8080", None)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,8 @@ def test_names_of_others_are_nobodys_business() -> None:
         ("FLUXGATE_PUBLIC_URL", "https://gate.example:s3cret", "begins with https:// or http://"),
         ("FLUXGATE_BOOTSTRAP_KEY", "s3cret" * 3, "at least 24 printable"),
         ("FLUXGATE_BOOTSTRAP_KEY", "s3cret s3cret s3cret s3cret", "at least 24 printable"),
+        ("FLUXGATE_API_KEY", "s3cret key", "as 'fluxgate keys create' shows it"),
+        ("FLUXGATE_URL", "s3cret.example", "begins with https:// or http://"),
         ("FLUXGATE_SECRET_KEYS", "s3cret", "32 bytes in base64"),
         ("FLUXGATE_SECRET_KEYS", base64.b64encode(KEY).decode() + ",", "32 bytes in base64"),
         ("FLUXGATE_SECRET_KEYS", ",".join([base64.b64encode(KEY).decode()] * 2), "same key twice"),
