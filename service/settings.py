@@ -4,33 +4,39 @@ Rule: a name, its default, what it must be and what it means stand together belo
 of them. No error repeats a value: it may be a secret that was put under the wrong name.
 """
 
-import base64
-import binascii
-import contextlib
 import difflib
 import os
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, SecretStr, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-PREFIX = "FLUXGATE_"
-#: What has this many characters of which each is drawn at random cannot be guessed.
-_SHORTEST_KEY = 24
-_KEY_BYTES = 32
+from service.settings_checks import (
+    ApiKey,
+    BootstrapKey,
+    DatabaseUrl,
+    HttpUrl,
+    KafkaServers,
+    KafkaTopic,
+    NatsStream,
+    NatsUrl,
+    Networks,
+    ProviderKey,
+    RedisStream,
+    RedisUrl,
+    SecretKeys,
+    StorageUrl,
+)
 
-Network = IPv4Network | IPv6Network
+PREFIX = "FLUXGATE_"
 
 
 class SettingsError(Exception):
@@ -39,101 +45,6 @@ class SettingsError(Exception):
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
         self.lines = lines
-
-
-def _database_url(url: str) -> str:
-    scheme, sign, rest = url.partition("://")
-    if sign and scheme in ("postgresql", "postgres") and rest:
-        if not _port_is_usable(urlsplit(url)):
-            raise ValueError("must be postgresql://user@host:port/db with a number for the port")
-        return url
-    if not sign or scheme != "sqlite":
-        raise ValueError("must begin with sqlite:/// or postgresql:// (the service picks the driver)")
-    path = unquote(rest.removeprefix("/"))
-    if not rest.startswith("/") or not path or path.endswith("/") or "?" in path or path == ":memory:":
-        raise ValueError("must name a file: sqlite:///fluxgate.db or sqlite:////var/lib/fluxgate/fluxgate.db")
-    return url
-
-
-def _port_is_usable(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False
-
-
-def _http_url(url: str) -> str:
-    parts = urlsplit("")
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(url)
-    usable = parts.scheme in ("http", "https") and parts.hostname and _port_is_usable(parts)
-    # A control character or a space would end up in the middle of a request line.
-    if not usable or not url.isprintable() or " " in url:
-        raise ValueError("must be a URL that begins with https:// or http://")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must be a URL without a user name or password")
-    if "?" in url or "#" in url:
-        raise ValueError("must be a URL without ? and #")
-    return url.rstrip("/")
-
-
-def _storage_url(url: str) -> str:
-    if url.startswith("s3:"):
-        raise ValueError("cannot name an S3 bucket yet: use file:FOLDER")
-    folder = url.removeprefix("file:")
-    # file://name/… would name another machine.
-    if folder == url or not folder or (folder.startswith("//") and not folder.startswith("///")):
-        raise ValueError("must be file:FOLDER, as in file:./artifacts or file:/var/lib/fluxgate/artifacts")
-    return url
-
-
-def _bootstrap_key(key: SecretStr) -> SecretStr:
-    text = key.get_secret_value()
-    if len(text) < _SHORTEST_KEY or not all("!" <= sign <= "~" for sign in text):
-        raise ValueError(f"must have at least {_SHORTEST_KEY} printable ASCII characters and no spaces")
-    return key
-
-
-def _provider_key(key: SecretStr) -> SecretStr:
-    text = key.get_secret_value().strip()
-    if not text or not all("!" <= sign <= "~" for sign in text):
-        raise ValueError("must be printable ASCII without spaces, as the provider shows it")
-    return SecretStr(text)
-
-
-def _secret_keys(text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    keys = [_secret_key(part.strip()) for part in text.split(",")]
-    if len(set(keys)) != len(keys):
-        raise ValueError("must not name the same key twice")
-    return keys
-
-
-def _secret_key(text: str) -> bytes:
-    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        key = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise ValueError(
-            f"must be comma-separated keys of {_KEY_BYTES} bytes in base64, as from: openssl rand -base64 32"
-        )
-    return key
-
-
-def _networks(text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    try:
-        return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ValueError("must be comma-separated CIDRs, as in 127.0.0.0/8,10.1.0.0/16,::1/128") from None
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-ProviderKey = Annotated[SecretStr, AfterValidator(_provider_key)]
 
 
 def _setting(
@@ -149,6 +60,12 @@ def _seconds(name: str, default: float | None, description: str, *, low: float, 
     shown = "learned" if default is None else f"{default:g}"
     must = f"must be a number of seconds from {low:g} to {high:g}"
     return _setting(name, default, description, must=must, shown=shown, ge=low, le=high, allow_inf_nan=False)
+
+
+def _days(name: str, default: int, description: str) -> Any:
+    return _setting(
+        name, default, description, must="must be a whole number of days from 1 to 3650", ge=1, le=3650
+    )
 
 
 def _key(name: str, provider: str) -> Any:
@@ -170,7 +87,7 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False, populate_by_name=False
     )
 
-    database_url: Annotated[str, AfterValidator(_database_url)] = _setting(
+    database_url: DatabaseUrl = _setting(
         "FLUXGATE_DATABASE_URL",
         "sqlite:///fluxgate.db",
         "where jobs live: `sqlite:///file` or `postgresql://user@host/db`; the service picks the driver",
@@ -181,12 +98,12 @@ class Settings(BaseSettings):
         None,
         "base of the callback URLs given to providers; without it jobs are still run, by polling alone",
     )
-    bootstrap_key: Annotated[SecretStr, AfterValidator(_bootstrap_key)] | None = _setting(
+    bootstrap_key: BootstrapKey | None = _setting(
         "FLUXGATE_BOOTSTRAP_KEY",
         None,
         "an API key (at least 24 characters) that exists from the first start with all scopes; for containers and tests",
     )
-    secret_keys: Annotated[list[bytes], NoDecode, BeforeValidator(_secret_keys)] = _setting(
+    secret_keys: SecretKeys = _setting(
         "FLUXGATE_SECRET_KEYS",
         list,
         "comma-separated keys that secrets are derived from and encrypted with, newest first, each 32 bytes in"
@@ -194,13 +111,13 @@ class Settings(BaseSettings):
         shown="made and stored beside the SQLite file with mode 0600; on PostgreSQL required",
         repr=False,
     )
-    egress_allow: Annotated[list[Network], NoDecode, BeforeValidator(_networks)] = _setting(
+    egress_allow: Networks = _setting(
         "FLUXGATE_EGRESS_ALLOW",
         list,
         "comma-separated CIDRs that requests to user-given URLs may reach though they are private or loopback",
         shown="none",
     )
-    storage_url: Annotated[str, AfterValidator(_storage_url)] = _setting(
+    storage_url: StorageUrl = _setting(
         "FLUXGATE_STORAGE_URL", "file:./artifacts", "where result files are kept: `file:FOLDER`"
     )
     poll_after_s: float | None = _seconds(
@@ -225,6 +142,15 @@ class Settings(BaseSettings):
         low=0.5,
         high=3_600,
     )
+    keep_events_days: int = _days(
+        "FLUXGATE_KEEP_EVENTS_DAYS",
+        30,
+        "how long events stay readable; one that is still to be delivered stays longer, and a cursor behind which"
+        " events are gone is answered 410",
+    )
+    keep_deliveries_days: int = _days(
+        "FLUXGATE_KEEP_DELIVERIES_DAYS", 30, "how long finished deliveries stay listed"
+    )
     log_format: Literal["console", "json"] | None = _setting(
         "FLUXGATE_LOG_FORMAT",
         None,
@@ -235,6 +161,38 @@ class Settings(BaseSettings):
     metrics_open: bool = _setting(
         "FLUXGATE_METRICS_OPEN", False, "1: `GET /metrics` needs no key", must="must be 0 or 1", shown="0"
     )
+    url: HttpUrl = _url(
+        "FLUXGATE_URL", "http://127.0.0.1:8080", "base of the service that `fluxgate listen` follows"
+    )
+    api_key: ApiKey | None = _setting(
+        "FLUXGATE_API_KEY", None, "the API key (scope `events:read`) that `fluxgate listen` reads with"
+    )
+    nats_url: NatsUrl | None = _setting(
+        "FLUXGATE_NATS_URL",
+        None,
+        "events also go to NATS JetStream: `nats://user:password@host:4222` or `tls://…`, several comma-separated"
+        " (needs the extra `fluxgate[nats]`)",
+    )
+    nats_stream: NatsStream = _setting(
+        "FLUXGATE_NATS_STREAM",
+        "FLUXGATE",
+        "the JetStream stream; made with subjects `fluxgate.events.>` if it is not there",
+    )
+    redis_url: RedisUrl | None = _setting(
+        "FLUXGATE_REDIS_URL",
+        None,
+        "events also go to Redis Streams: `redis://user:password@host:6379/0`, `rediss://…` or `unix://…` (needs the"
+        " extra `fluxgate[redis]`)",
+    )
+    redis_stream: RedisStream = _setting(
+        "FLUXGATE_REDIS_STREAM", "fluxgate:events", "the key of the Redis stream, which is Fluxgate's alone"
+    )
+    kafka_bootstrap: KafkaServers | None = _setting(
+        "FLUXGATE_KAFKA_BOOTSTRAP",
+        None,
+        "events also go to Kafka: comma-separated `host:port` of brokers (needs the extra `fluxgate[kafka]`)",
+    )
+    kafka_topic: KafkaTopic = _setting("FLUXGATE_KAFKA_TOPIC", "fluxgate.events", "the Kafka topic")
     fal_key: ProviderKey | None = _key("FAL_KEY", "fal")
     fal_queue_url: HttpUrl = _url("FLUXGATE_FAL_QUEUE_URL", "https://queue.fal.run", "fal's queue")
     fal_run_url: HttpUrl = _url("FLUXGATE_FAL_RUN_URL", "https://fal.run", "fal's synchronous calls")
