@@ -10,26 +10,33 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from uuid_utils import uuid7
 
 from service.domain.secrets import KeyRing
+from service.egress import Egress
 from service.flows import keys as key_flow
 from service.flows.accept import Accept
 from service.flows.advance import Advance
 from service.flows.bell import Bell
+from service.flows.deliverer import Deliverer
+from service.flows.housekeeping import Housekeeper
 from service.flows.keys import SCOPES, Keys
 from service.flows.learn import Learned
 from service.flows.measures import Measures
 from service.flows.receive import Receive
 from service.flows.runtime import Runtime, Timing
-from service.flows.work import Announcer, Worker
+from service.flows.sink_tasks import Sinks
+from service.flows.tail import Pace, Tail
+from service.flows.work import Worker
 from service.providers.exchange import Exchange
 from service.providers.registry import BflSettings, FalSettings, ProviderSettings, build
 from service.providers.transport import tls_context
 from service.settings import Settings
+from service.sinks import registry as sink_registry
+from service.sinks.registry import SinkSettings
 from service.storage import work as stored_work
 from service.storage.database import dialect_of, file_lock, sqlite_path
 from service.storage.door import Door
@@ -38,6 +45,7 @@ from service.storage.files import Files
 from service.storage.notify import Notifier
 
 _READERS = 4
+_DAY_MS = 86_400_000
 #: A worker loop that has not come round for so long is stuck.
 _STUCK_MS = 60_000
 
@@ -53,7 +61,11 @@ class Service:
     advance: Advance
     keys: Keys
     worker: Worker | None
+    deliverer: Deliverer | None
+    sinks: Sinks
+    tail: Tail
     _stopping: asyncio.Event
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def files(self) -> Files:
@@ -64,9 +76,16 @@ class Service:
         """This function will tell whether the process is about to end: long polls answer at once then."""
         return self._stopping.is_set()
 
+    async def stop_working(self) -> None:
+        """This function will end the background work, all of it at the same time; called again, it waits for that."""
+        await asyncio.gather(
+            *(each.stop() for each in (self.worker, self.deliverer, self.sinks) if each is not None)
+        )
+
     def stop(self) -> None:
         """This function will announce the end: nobody is kept waiting from now on."""
         self._stopping.set()
+        self.tail.close()
 
 
 def clock_ms() -> int:
@@ -141,6 +160,23 @@ def provider_settings(settings: Settings) -> ProviderSettings:
     )
 
 
+def sink_settings(settings: Settings) -> SinkSettings:
+    """This function will pick what the broker sinks need out of the settings."""
+    return SinkSettings(
+        nats_url=_revealed(settings.nats_url),
+        nats_stream=settings.nats_stream,
+        redis_url=_revealed(settings.redis_url),
+        redis_stream=settings.redis_stream,
+        kafka_bootstrap=settings.kafka_bootstrap,
+        kafka_topic=settings.kafka_topic,
+    )
+
+
+def sink_names(settings: Settings) -> list[str]:
+    """This function will name the broker sinks that are on, in this process or another."""
+    return sink_registry.names(sink_settings(settings))
+
+
 def _revealed(secret: object) -> str | None:
     return None if secret is None else str(secret.get_secret_value())  # type: ignore[attr-defined]
 
@@ -155,11 +191,16 @@ async def running(settings: Settings, *, work: bool) -> AsyncIterator[Service]:
     """This function will run the service inside the context: with `work`, its background work too.
 
     :raises SecretKeysMissing: on PostgreSQL without secret keys.
+    :raises SinkMissing: if a broker is set whose client library is not installed.
     :raises DatabaseUnavailable: if the database cannot be reached at the start.
     """
     async with AsyncExitStack() as stack:
         runtime = await _open(stack, settings)
+        sinks = Sinks(runtime, sink_registry.build(sink_settings(settings)) if work else [])
         advance = Advance(runtime)
+        tail = Tail(runtime)
+        tail.start()
+        stack.push_async_callback(tail.stop)
         service = Service(
             settings=settings,
             runtime=runtime,
@@ -168,15 +209,20 @@ async def running(settings: Settings, *, work: bool) -> AsyncIterator[Service]:
             advance=advance,
             keys=Keys(runtime),
             worker=Worker(runtime, advance) if work else None,
+            deliverer=Deliverer(runtime) if work else None,
+            sinks=sinks,
+            tail=tail,
             _stopping=asyncio.Event(),
         )
         await _bootstrap(service)
-        announcer = Announcer(runtime)
-        announcer.start()
-        stack.push_async_callback(announcer.stop)
-        if service.worker is not None:
+        if service.worker is not None and service.deliverer is not None:
             service.worker.start()
-            stack.push_async_callback(service.worker.stop)
+            service.deliverer.start()
+            stack.push_async_callback(service.stop_working)
+            housekeeper = Housekeeper(runtime)
+            housekeeper.start()
+            stack.push_async_callback(housekeeper.stop)
+            sinks.start()
         stack.callback(service.stop)
         yield service
 
@@ -196,6 +242,8 @@ async def _open(stack: AsyncExitStack, settings: Settings) -> Runtime:
     downloads = Exchange(tls=tls)
     for exchange in (*talks.values(), downloads):
         stack.push_async_callback(exchange.aclose)
+    egress = Egress(settings.egress_allow, tls=tls)
+    stack.push_async_callback(egress.aclose)
     chance = random.SystemRandom()
     runtime = Runtime(
         door=door,
@@ -208,6 +256,7 @@ async def _open(stack: AsyncExitStack, settings: Settings) -> Runtime:
         providers=providers,
         talks=talks,
         downloads=downloads,
+        egress=egress,
         files=Files(artifacts_folder(settings)),
         bell=Bell(),
         measures=Measures(),
@@ -217,6 +266,8 @@ async def _open(stack: AsyncExitStack, settings: Settings) -> Runtime:
             lease_ms=int(settings.lease_s * 1000),
             uncertain_ms=int(settings.uncertain_s * 1000),
             poll_after_ms=None if settings.poll_after_s is None else int(settings.poll_after_s * 1000),
+            keep_events_ms=settings.keep_events_days * _DAY_MS,
+            keep_deliveries_ms=settings.keep_deliveries_days * _DAY_MS,
         ),
         public_url=settings.public_url,
     )
@@ -254,9 +305,10 @@ async def ready(service: Service) -> dict[str, str]:
             await service.runtime.door.write(lambda tx: stored_work.release(tx, mine="nobody"))
     except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
         failing["database"] = "it does not answer" if isinstance(error, TimeoutError) else str(error)
-    if service.worker is not None:
+    if service.worker is not None and service.deliverer is not None:
         now_ms = service.runtime.now_ms()
-        stuck = [name for name, seen in service.worker.seen_ms.items() if now_ms - seen > _STUCK_MS]
+        seen_ms = {**service.worker.seen_ms, **service.deliverer.seen_ms}
+        stuck = [name for name, seen in seen_ms.items() if now_ms - seen > _STUCK_MS]
         if stuck:
             failing["work"] = f"no progress for a minute: {', '.join(sorted(stuck))}"
     if service.stopping():

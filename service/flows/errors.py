@@ -19,3 +19,11 @@ class Refused(FlowError):
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
         self.path = path
+
+
+class CursorExpired(FlowError):
+    """Events behind the cursor are no longer kept; `oldest` is the oldest position from which nothing is missing."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__("events behind this cursor are no longer kept")
+        self.oldest = oldest

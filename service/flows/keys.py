@@ -1,16 +1,23 @@
 """API keys: made once shown once, found by their hash, remembered for a moment."""
 
+import asyncio
+import contextlib
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 
 from service.flows.runtime import Runtime
 from service.storage import keys
+from service.storage.database import DatabaseUnavailable
 from service.storage.keys import ApiKey
 
 SCOPES = ("jobs:write", "jobs:read", "events:read", "endpoints:write", "audit:read", "admin")
 #: A revoked key is refused by every process within this time.
 _REMEMBERED_MS = 5_000
 _REMEMBERED = 1_000
+#: How often it is asked which of the keys of long answers are revoked: once for all of them.
+_LOOK_EVERY_MS = 20_000
+_LOOK_WITHIN_S = 5.0
 
 
 def secret_hash_of(secret: str) -> str:
@@ -24,6 +31,10 @@ class Keys:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._remembered: OrderedDict[str, tuple[int, ApiKey | None]] = OrderedDict()
+        #: By the id of a key: how many long answers are under way for it.
+        self._in_use: Counter[str] = Counter()
+        self._revoked: set[str] = set()
+        self._looked_ms = 0
 
     async def find(self, secret: str) -> ApiKey | None:
         """This function will find the valid key with this secret.
@@ -40,6 +51,32 @@ class Keys:
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
         return found
+
+    @contextlib.contextmanager
+    def using(self, key_id: str) -> Iterator[None]:
+        """This function will have the key watched inside its context, for an answer that has no end."""
+        self._in_use[key_id] += 1
+        try:
+            yield
+        finally:
+            self._in_use[key_id] -= 1
+            if not self._in_use[key_id]:
+                del self._in_use[key_id]
+
+    async def still_valid(self, key_id: str) -> bool:
+        """This function will tell, some seconds late, whether a key in use is not revoked.
+
+        While the database is away nobody can revoke one, and what was known before counts.
+        """
+        now_ms = self._runtime.now_ms()
+        if now_ms - self._looked_ms >= _LOOK_EVERY_MS:
+            # Noted before the question, so that a thousand answers ask it once.
+            self._looked_ms = now_ms
+            used = list(self._in_use)
+            with contextlib.suppress(DatabaseUnavailable, TimeoutError):
+                async with asyncio.timeout(_LOOK_WITHIN_S):
+                    self._revoked = await self._runtime.door.read(lambda tx: keys.revoked_among(tx, used))
+        return key_id not in self._revoked
 
 
 async def create(

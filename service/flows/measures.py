@@ -1,6 +1,6 @@
 """What is counted for operators, in the words of the contract; no label holds a secret or a job."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _LAG_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
 
@@ -38,6 +38,14 @@ class Measures:
             "Submits put off, by reason",
             ["provider", "code"],
             registry=self.registry,
+        )
+        self.deliveries = Counter(
+            "fluxgate_deliveries", "Tries of deliveries to endpoints, by what came of them", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.streams = Gauge("fluxgate_streams_open", "Event streams that are open", registry=self.registry)
+        self.streams_cut_off = Counter(
+            "fluxgate_streams_cut_off", "Event streams whose reader took nothing", registry=self.registry
         )
         self.lag = Histogram(
             "fluxgate_completion_lag_seconds", "From the provider's completion to our record of it",

@@ -1,6 +1,6 @@
-"""Read: jobs, histories, callbacks and events of one tenant, and waiting for them."""
+"""Read: jobs, histories and callbacks of one tenant, and waiting for a job."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.domain.history import HistoryLine
@@ -8,11 +8,10 @@ from service.domain.job import Job
 from service.domain.machine import TERMINAL
 from service.flows.errors import NotFound
 from service.flows.runtime import Runtime
-from service.storage import callbacks, events, history, jobs, search
+from service.storage import callbacks, history, jobs, search
 from service.storage.artifacts import Artifact
 from service.storage.artifacts import one as one_artifact
 from service.storage.database import Tx
-from service.storage.events import Event
 from service.storage.jobs import Large
 from service.storage.search import Filters
 from service.storage.statements import Row
@@ -124,34 +123,6 @@ async def callback_body(runtime: Runtime, *, tenant: str, job_id: str, callback_
     if found is None:
         raise NotFound("there is no such callback")
     return found
-
-
-async def feed(
-    runtime: Runtime,
-    *,
-    tenant: str,
-    after: int,
-    types: Sequence[str] | None,
-    most: int,
-    wait_s: float,
-    gone: Callable[[], bool] = lambda: False,
-) -> list[Event]:
-    """This function will read events behind a cursor, waiting up to `wait_s` seconds for the first."""
-    until_ms = runtime.now_ms() + int(wait_s * 1000)
-    while True:
-        ticket = runtime.bell.ticket("feed")
-        try:
-            found = await runtime.door.read(
-                lambda tx: events.feed(tx, tenant=tenant, after=after, most=most, types=types)
-            )
-        except BaseException:
-            runtime.bell.forget("feed", ticket)
-            raise
-        left_s = (until_ms - runtime.now_ms()) / 1000
-        if found or left_s <= 0 or gone():
-            runtime.bell.forget("feed", ticket)
-            return found
-        await runtime.bell.wait("feed", ticket, min(left_s, _LOOK_EVERY_S))
 
 
 async def artifact(runtime: Runtime, *, tenant: str, artifact_id: str) -> Artifact:

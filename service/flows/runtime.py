@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from service.domain.ids import MakeId
 from service.domain.secrets import KeyRing
+from service.egress import Egress
 from service.flows.bell import Bell
 from service.flows.measures import Measures
 from service.providers.base import Provider
@@ -42,6 +43,9 @@ class Timing:
     uncertain_ms: int = 120_000
     #: None: learned from past durations.
     poll_after_ms: int | None = None
+    #: How long events and finished deliveries are kept.
+    keep_events_ms: int = 30 * 86_400_000
+    keep_deliveries_ms: int = 30 * 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,8 @@ class Runtime:
     providers: Mapping[str, Provider]
     talks: Mapping[str, Talks]
     downloads: Downloads
+    #: The only way to URLs that users gave.
+    egress: Egress
     files: Files
     bell: Bell
     measures: Measures

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, case, insert, literal, select, text, update
 
 from service.storage.database import Tx
-from service.storage.statements import Many, Statement, among
+from service.storage.statements import Many, Statement, among, update_many
 from service.storage.tables import CounterRow, EventRow, JobRow, table
 
 EVENT = table(EventRow)
@@ -69,7 +69,7 @@ _CURSOR = select(COUNTER.c.value).where(COUNTER.c.name == _FAN_OUT)
 _FAN_OUT_CURSOR = Statement(_CURSOR)
 _TAKE_FAN_OUT = Statement(_CURSOR.with_for_update(skip_locked=True))
 _HOLD_FAN_OUT = Statement(_CURSOR.with_for_update())
-_MOVE_FAN_OUT = Statement(update(COUNTER).where(COUNTER.c.name == _FAN_OUT).values(value=bindparam("seq")))
+_MOVE = update_many(COUNTER, ["value"], where={"name": "of_name"})
 _PASSING = (
     select(
         *[column for column in EVENT.c if column.name not in ("position", "data")],
@@ -178,4 +178,4 @@ def hold_fan_out(tx: Tx) -> None:
 
 def move_fan_out(tx: Tx, seq: int) -> None:
     """This function will note that events up to a number are handed out; the caller holds the cursor."""
-    tx.run(_MOVE_FAN_OUT, seq=seq)
+    tx.run_later(_MOVE, [{"of_name": _FAN_OUT, "value": seq}])
