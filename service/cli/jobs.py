@@ -21,6 +21,9 @@ app = typer.Typer(
 Tenant = Annotated[str, typer.Option(help="Whose jobs.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as in 'jobs list'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API would.")]
+_OF_ATTEMPT = (
+    "id", "state", "provider_request_id", "submitted_at", "completed_at", "learned_by", "lag_ms",
+)  # fmt: skip
 _COLUMNS = ("id", "state", "provider", "model", "learned_by", "created_at", "completed_at")
 
 
@@ -69,8 +72,7 @@ def _states(text: str) -> list[str]:
 @app.command(epilog="Example: fluxgate jobs show job_0199… --json")
 def show(job_id: JobArgument, tenant: Tenant = "default", as_json: AsJson = False) -> None:
     """Show one job with its attempts; with --json everything that the API tells of it."""
-    import json
-
+    from service.cli import showing
     from service.cli.opening import briefly
     from service.flows import read
 
@@ -81,7 +83,7 @@ def show(job_id: JobArgument, tenant: Tenant = "default", as_json: AsJson = Fals
     whole, base = briefly(act)
     shown = _whole(whole, base)
     if as_json:
-        print(json.dumps(shown, ensure_ascii=False, indent=2))
+        showing.document(shown)
     else:
         _print(shown)
 
@@ -104,34 +106,16 @@ def _whole(whole: "Whole", base: str) -> dict[str, Any]:
 
 def _print(shown: dict[str, Any]) -> None:
     """One fact a line, for people; what is absent is left out."""
-    import json
-
-    from service.cli.showing import clean
-
-    def said(name: str, value: object) -> None:
-        if value not in (None, {}, []):
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            print(f"{name}: {clean(text)}")
+    from service.cli.showing import facts
 
     output = shown.pop("output")
     attempts = shown.pop("attempts")
-    for name, value in shown.items():
-        said(name, value)
+    facts(shown)
     for image in output["images"] if output else ():
-        said("image", image["url"])
-    said("seed", output and output["seed"])
+        facts({"image": image["url"]})
+    facts({"seed": output and output["seed"]})
     for attempt in attempts:
-        number = attempt["number"]
-        for name in (
-            "id",
-            "state",
-            "provider_request_id",
-            "submitted_at",
-            "completed_at",
-            "learned_by",
-            "lag_ms",
-        ):
-            said(f"attempt {number} {name}", attempt[name])
+        facts({f"attempt {attempt['number']} {name}": attempt[name] for name in _OF_ATTEMPT})
 
 
 @app.command(epilog="Example: fluxgate jobs cancel job_0199…")

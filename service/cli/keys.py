@@ -1,12 +1,12 @@
 """`fluxgate keys`: makes, lists and revokes API keys."""
 
-import re
 import secrets
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.failing import Failed, wrong_use
+from service.domain.ids import TENANT
 
 if TYPE_CHECKING:
     from service.wiring import Service
@@ -17,7 +17,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Example: fluxgate keys create --name backend",
 )
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST_NAME = 200
 
 
@@ -56,7 +55,7 @@ def create(
 def _check(name: str, tenant: str) -> None:
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
         raise wrong_use(f"a name has 1 to {_LONGEST_NAME} printable characters", "give another --name")
-    if not _TENANT.fullmatch(tenant):
+    if not TENANT.fullmatch(tenant):
         raise wrong_use(
             "a tenant has 1 to 64 letters, digits, dots, dashes and underscores", "give another --tenant"
         )

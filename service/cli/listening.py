@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.cli.connection import Connection
 from service.cli.failing import Failed
 from service.wiring import Service
 
@@ -98,15 +99,14 @@ async def listening(app: ASGIApp, listener: Listener, service: Service) -> Async
     finally:
         service.stop()
         server.should_exit = True
-        ends = [task] if service.worker is None else [task, asyncio.create_task(service.worker.stop())]
-        await asyncio.wait(ends)
+        await asyncio.wait([task, asyncio.create_task(service.stop_working())])
         listener.socket.close()
 
 
 def _config(app: ASGIApp, listener: Listener) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
         loop="uvloop",
         ws="none",
         log_config=None,

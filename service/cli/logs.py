@@ -12,6 +12,9 @@ import structlog
 #: They log every URL at INFO.
 _TALKATIVE = ("httpx", "httpcore", "aiohttp", "alembic")
 
+#: They log every try to reach a broker that is down; the sinks say it once an outage.
+_REPETITIVE = ("aiokafka", "nats")
+
 
 def set_up(form: str | None, *, stream: TextIO | None = None) -> None:
     """This function will send all logs to a stream, stderr by default.
@@ -27,6 +30,8 @@ def set_up(form: str | None, *, stream: TextIO | None = None) -> None:
     root.setLevel(logging.INFO)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _REPETITIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

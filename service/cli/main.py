@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import jobs, keys, migrate, serve, simulate, work
+from service.cli import deliveries, endpoints, events, jobs, keys, listen, migrate, serve, simulate, work
 from service.cli.demo import command as demo
 from service.cli.failing import Failed, line
 
@@ -21,10 +21,13 @@ app = typer.Typer(
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
-for module in (serve, work, migrate, demo, simulate):
+for module in (serve, work, migrate, demo, simulate, listen):
     module.register(app)
 app.add_typer(keys.app)
 app.add_typer(jobs.app)
+app.add_typer(events.app)
+app.add_typer(endpoints.app)
+app.add_typer(deliveries.app)
 
 
 def _version(wanted: bool) -> None:

@@ -12,14 +12,17 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from service import wiring
 from service.cli import logs
 from service.cli.failing import Failed
+from service.domain.targets import UrlRefused
 from service.flows.errors import Conflict, FlowError, NotFound
 from service.settings import Settings, SettingsError
+from service.sinks.base import SinkMissing
 from service.storage import migrate
 from service.storage.database import DatabaseUnavailable, WriteConflict, dialect_of, sqlite_path
 
 T = TypeVar("T")
 
 _MIGRATE = "run 'fluxgate migrate'"
+_ALLOW = "give a public https URL, or let the operator name its network in FLUXGATE_EGRESS_ALLOW"
 _REACH = "check FLUXGATE_DATABASE_URL and that the database runs"
 
 
@@ -64,8 +67,10 @@ def require_postgres(settings: Settings, what: str) -> None:
         )
 
 
-def briefly(act: Callable[[wiring.Service], Awaitable[T]]) -> T:
+def briefly(act: Callable[[wiring.Service], Awaitable[T]], *, things: str = "jobs") -> T:
     """This function will open the service without its background work, do one thing with it, and close it again.
+
+    `things` is the command that lists what it is about, should that not be there.
 
     :raises Failed: if the settings, the database, or what was asked for stand in the way.
     """
@@ -77,21 +82,27 @@ def briefly(act: Callable[[wiring.Service], Awaitable[T]]) -> T:
         async with wiring.running(settings, work=False) as service:
             return await act(service)
 
-    with understood():
+    with understood(things):
         return asyncio.run(opened())
 
 
 @contextmanager
-def understood() -> Iterator[None]:
+def understood(things: str = "jobs") -> Iterator[None]:
     """This function will turn what a user or an operator can put right into `Failed`; anything else is our bug."""
     try:
         yield
     except NotFound as error:
-        raise Failed(str(error), "see 'fluxgate jobs list', and --tenant if it is another one's") from None
+        raise Failed(
+            str(error), f"see 'fluxgate {things} list', and --tenant if it is another one's"
+        ) from None
+    except UrlRefused as error:
+        raise Failed(f"the URL {error}", _ALLOW) from None
     except (Conflict, FlowError) as error:
-        raise Failed(str(error), "see 'fluxgate jobs show ID'") from None
+        raise Failed(str(error), f"see 'fluxgate {things} show ID'") from None
     except wiring.SecretKeysMissing as error:
         raise Failed(str(error), "set it, for example to what 'openssl rand -base64 32' prints") from None
+    except SinkMissing as error:
+        raise Failed(str(error), f"pip install 'fluxgate[{error.extra}]', or unset its URL") from None
     except (DatabaseUnavailable, WriteConflict) as error:
         raise Failed(f"the database cannot be used: {error}", _REACH) from None
     except (DBAPIError, psycopg.Error) as error:

@@ -77,6 +77,7 @@ def _prepare(settings: "Settings") -> None:
 
 def _run(settings: "Settings", listener: "Listener", *, work: bool) -> None:
     import asyncio
+    import contextlib
 
     import uvloop
 
@@ -91,7 +92,10 @@ def _run(settings: "Settings", listener: "Listener", *, work: bool) -> None:
             print(f"fluxgate: listening on {listener.url}", flush=True)
             await until_stopped(stop, server)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        contextlib.closing(listener.socket),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(program())
 
 

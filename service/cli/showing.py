@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -31,3 +31,16 @@ def rows(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
 def listing(data: list[dict[str, Any]], next_cursor: str | None = None) -> None:
     """This function will print a list as the API would answer it."""
     print(json.dumps({"data": data, "next_cursor": next_cursor}, ensure_ascii=False, indent=2))
+
+
+def document(value: dict[str, Any]) -> None:
+    """This function will print one thing as the API would answer it."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def facts(values: Mapping[str, object]) -> None:
+    """This function will print one fact a line, for people; what is absent is left out."""
+    for name, value in values.items():
+        if value not in (None, "", {}, []):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            print(f"{name}: {clean(text)}")

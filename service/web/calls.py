@@ -1,10 +1,11 @@
-"""The table of calls: everything that the service answers to."""
+"""The table of calls: everything that the service answers to; those about events stand in `calls_events`."""
 
 from collections.abc import Sequence
 
-from service.web import artifacts, callbacks, events, evidence, health, jobs, schemas
+from service.web import artifacts, callbacks, evidence, health, jobs, schemas
+from service.web.calls_events import EVENT_CALLS
 from service.web.operations import Answer, Operation
-from service.web.parameters import JOB_FILTERS, LIMIT, TYPES, WAIT, position
+from service.web.parameters import JOB_FILTERS, LIMIT, WAIT, position
 from service.web.submission import JobRequest
 
 _READ_JOBS = ("jobs:read", "audit:read")
@@ -65,16 +66,6 @@ CALLS: Sequence[Operation] = (
         scopes=_READ_JOBS,
         parameters=(WAIT,),
         answers={200: _JOB},
-    ),
-    Operation(
-        method="GET",
-        path="/v1/events",
-        name="listEvents",
-        summary="Follow the events, in commit order and without gaps.",
-        handle=events.feed,
-        scopes=("events:read", "audit:read"),
-        parameters=(position("events", "after"), TYPES, LIMIT, WAIT),
-        answers={200: Answer(description="A page of events.", model=schemas.EventPage)},
     ),
     Operation(
         method="POST",
@@ -146,6 +137,7 @@ CALLS: Sequence[Operation] = (
         },
         problems=(416,),
     ),
+    *EVENT_CALLS,
     Operation(
         method="GET",
         path="/healthz",

@@ -2,9 +2,9 @@
 
 from starlette.responses import Response
 
+from service.domain.cursors import cursor
 from service.flows import read
 from service.web import shown
-from service.web.cursors import cursor
 from service.web.replies import id_in_path, json_reply
 from service.web.visit import Visit
 

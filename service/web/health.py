@@ -36,7 +36,8 @@ async def metrics(visit: Visit) -> Response:
     """This function will write all measures for Prometheus; without the database those that the process knows."""
     runtime = visit.service.runtime
     try:
-        now = gauges(await observe.standing(runtime), up=True)
+        sink_names = wiring.sink_names(visit.service.settings)
+        now = gauges(await observe.standing(runtime, sink_names=sink_names), up=True)
     except DatabaseUnavailable:
         now = gauges(Standing({}, {}), up=False)
     text = generate_latest(runtime.measures.registry) + generate_latest(now)
@@ -55,4 +56,16 @@ def gauges(standing: Standing, *, up: bool) -> CollectorRegistry:
     for kind, (all_of_it, due_now) in standing.work.items():
         waiting.labels(kind).set(all_of_it)
         due.labels(kind).set(due_now)
+    lag = Gauge(
+        "fluxgate_sink_lag_events", "Kept events that a broker has not got yet", ["sink"], registry=registry
+    )
+    failing = Gauge(
+        "fluxgate_sink_failing_since_seconds",
+        "Since when (Unix time) a broker cannot be used; 0 when it can",
+        ["sink", "kind"],
+        registry=registry,
+    )
+    for sink in standing.sinks:
+        lag.labels(sink.name).set(sink.lag)
+        failing.labels(sink.name, sink.trouble or "none").set((sink.trouble_since_ms or 0) / 1000)
     return registry

@@ -7,20 +7,20 @@ from typing import Any
 from starlette.responses import Response
 
 from service.domain import canonical, exact_json
+from service.domain.cursors import cursor
 from service.domain.failures import FieldError
 from service.domain.job import Job
 from service.domain.states import OnUncertain, Priority
 from service.flows import cancel as cancel_flow
-from service.flows import pages, read
+from service.flows import pages, read, webhook_url
 from service.flows import retry as retry_flow
 from service.flows.accept import Request
 from service.flows.read import Whole
 from service.storage.jobs import Large
 from service.storage.search import Filters
 from service.web import shown
-from service.web.cursors import cursor
-from service.web.json_body import json_object
-from service.web.problems import Problem, invalid, wrong
+from service.web.json_body import json_object, nothing_said
+from service.web.problems import Problem, wrong
 from service.web.replies import id_in_path, json_reply
 from service.web.submission import JobRequest, checked
 from service.web.visit import Visit
@@ -28,7 +28,6 @@ from service.web.visit import Visit
 MOST_INPUT = 1024 * 1024
 #: Beside the input there is room for metadata in its longest spelling.
 _MOST_BODY = MOST_INPUT + 128 * 1024
-_MOST_EMPTY_BODY = 64 * 1024
 #: Hashing a body larger than this takes long enough to be done beside the loop.
 _LARGE_INPUT = 64 * 1024
 #: Bytes of one character in UTF-8, at most.
@@ -40,6 +39,10 @@ async def submit(visit: Visit) -> Response:
     key = _idempotency_key(visit)
     body = await json_object(visit, most=_MOST_BODY)
     request = checked(body, visit.service)
+    if request.webhook_url is not None:
+        await webhook_url.judge(
+            visit.service.runtime, request.webhook_url, tenant=visit.caller.tenant, idempotency_key=key
+        )
     input_text = exact_json.dumps(request.input)
     if len(input_text) * _WIDEST > MOST_INPUT and len(input_text.encode()) > MOST_INPUT:
         message = "may have at most 1 MiB of JSON"
@@ -67,6 +70,7 @@ def _request(visit: Visit, asked: JobRequest, input_text: str) -> Request:
         on_uncertain=OnUncertain(asked.on_uncertain),
         archive=asked.archive,
         metadata=asked.metadata,
+        webhook_url=asked.webhook_url,
     )
 
 
@@ -120,7 +124,7 @@ async def listed(visit: Visit) -> Response:
 async def cancel(visit: Visit) -> Response:
     """This function will end a job on its caller's wish."""
     job_id = id_in_path(visit, "job_id", "job")
-    await _nothing_said(visit)
+    await nothing_said(visit)
     service, key = visit.service, visit.caller
     job = await cancel_flow.cancel(
         service.runtime, service.advance, tenant=key.tenant, job_id=job_id, cause=f"api:{key.id}"
@@ -131,7 +135,7 @@ async def cancel(visit: Visit) -> Response:
 async def retry(visit: Visit) -> Response:
     """This function will accept a failed or expired job anew: 202, or 200 with the successor it has already."""
     job_id = id_in_path(visit, "job_id", "job")
-    await _nothing_said(visit)
+    await nothing_said(visit)
     service, key = visit.service, visit.caller
     accepted = await retry_flow.retry(
         service.runtime, service.accept, tenant=key.tenant, job_id=job_id, cause=f"api:{key.id}"
@@ -139,13 +143,6 @@ async def retry(visit: Visit) -> Response:
     if accepted.replayed:
         return await _whole(visit, accepted.job, headers={"Idempotent-Replayed": "true"})
     return await _whole(visit, accepted.job, status=202, headers=_location(accepted.job))
-
-
-async def _nothing_said(visit: Visit) -> None:
-    """These calls take no fields: no body, or an empty object."""
-    fields = await json_object(visit, most=_MOST_EMPTY_BODY, optional=True)
-    if fields:
-        raise invalid(*(FieldError(path=name, message="is not a field of this call") for name in fields))
 
 
 async def _whole(

@@ -9,6 +9,7 @@ from service.domain.failures import FieldError
 from service.web.problems import Problem, invalid, wrong
 from service.web.visit import Visit
 
+_MOST_EMPTY_BODY = 64 * 1024
 _JSON = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?', re.IGNORECASE)
 
 
@@ -27,6 +28,16 @@ async def json_object(visit: Visit, *, most: int, optional: bool = False) -> dic
     if optional or (raw and not visit.header("content-type")):
         _check_type(visit, announced=True)
     return parsed_object(raw)
+
+
+async def nothing_said(visit: Visit) -> None:
+    """This function will see that a call without fields got none: no body, or an empty object.
+
+    :raises Problem: naming every field that was given all the same.
+    """
+    fields = await json_object(visit, most=_MOST_EMPTY_BODY, optional=True)
+    if fields:
+        raise invalid(*(FieldError(path=name, message="is not a field of this call") for name in fields))
 
 
 def _check_type(visit: Visit, *, announced: bool = False) -> None:

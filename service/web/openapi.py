@@ -16,7 +16,9 @@ _ABOUT = """\
 Hands long jobs to providers of generative models. Errors are problem documents (RFC 9457). Times are RFC 3339 in
 UTC; money is decimal text in US dollars. Every answer carries `X-Request-Id`. Of equal keys in a JSON object the
 last one counts. Unknown fields and unknown query parameters are refused. A key needs one of the scopes named at
-each call; `admin` is a scope of its own and contains no other."""
+each call; `admin` is a scope of its own and contains no other. No scope is named after reading endpoints and
+deliveries: `endpoints:write`, `events:read` and `audit:read` all allow it. URLs that callers give must be https and
+lead to public addresses, unless the operator allowed others; what may not be called is refused under the field's path."""
 _METADATA_FILTERS: Mapping[str, Any] = {
     "name": "metadata_filters",
     "in": "query",
@@ -53,7 +55,9 @@ def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
     answers = {
         answer.model for operation in operations for answer in operation.answers.values() if answer.model
     }
-    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(schemas.Problem, "serialization")]
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "serialization") for model in (schemas.Problem, schemas.ExpiredCursor)
+    ]
     models += [(model, "serialization") for model in sorted(answers, key=lambda model: model.__name__)]
     models += [(operation.body, "validation") for operation in operations if operation.body]
     _, made = models_json_schema(models, ref_template=_REF)
@@ -131,8 +135,9 @@ def _problem(status: int) -> dict[str, Any]:
         416: {"Content-Range": "How long the file is."},
         503: {"Retry-After": "Seconds after which to come again."},
     }
+    model = "ExpiredCursor" if status == 410 else "Problem"
     return {
         "description": HTTPStatus(status).phrase,
         "headers": _headers(named.get(status, {})),
-        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
+        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model=model)}}},
     }

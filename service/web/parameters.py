@@ -9,20 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from service.domain import cursors
+from service.domain.endpoint import DeliveryState
+from service.domain.event_types import EVENT_TYPES
 from service.domain.failures import FieldError
 from service.domain.states import JobState
 from service.domain.timestamps import parse_rfc3339
 from service.providers.registry import KNOWN
-from service.web import cursors
 from service.web.problems import invalid, wrong
 
 _MOST_FIELDS = 100
 _METADATA = "metadata."
-EVENT_TYPES = (
-    "job.accepted", "job.submitted", "job.uncertain", "job.queued", "job.running", "job.succeeded", "job.failed",
-    "job.blocked", "job.canceled", "job.expired", "job.archived", "job.late_result", "endpoint.disabled",
-    "endpoint.test",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +81,25 @@ def _list_of(words: Sequence[str]) -> Mapping[str, Any]:
     return {"type": "string", "pattern": f"^({one})(,({one}))*$"}
 
 
+def _id(prefix: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if not re.fullmatch(rf"{prefix}_[0-9a-z]{{1,64}}", text):
+            raise ValueError(f"must be an id, as in {prefix}_0199…")
+        return text
+
+    return read
+
+
+def _of(name: str, prefix: str, what: str) -> Parameter:
+    """A filter by the id of what a row belongs to."""
+    return Parameter(
+        name=name,
+        read=_id(prefix),
+        schema={"type": "string", "pattern": f"^{prefix}_[0-9a-z]{{1,64}}$"},
+        description=f"Only deliveries of this {what}.",
+    )
+
+
 def position(kind: str, name: str = "cursor") -> Parameter:
     """This function will make the parameter that says where in a list to go on."""
     return Parameter(
@@ -140,6 +156,17 @@ JOB_FILTERS = (
         schema={"type": "string", "format": "date-time"},
         description="Only jobs created before this moment.",
     ),
+)
+DELIVERY_FILTERS = (
+    _of("endpoint_id", "ep", "endpoint"),
+    Parameter(
+        name="state",
+        read=_one_of(tuple(DeliveryState)),
+        schema={"enum": list(DeliveryState)},
+        description="Only deliveries in this state.",
+    ),
+    _of("event_id", "evt", "event"),
+    _of("job_id", "job", "job"),
 )
 
 

@@ -8,9 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from service.domain.cursors import cursor
 from service.domain.failures import FieldError
+from service.domain.targets import UrlRefused
 from service.flows.accept import IdempotencyMismatch, InputRefused
-from service.flows.errors import Conflict, NotFound, Refused
+from service.flows.errors import Conflict, CursorExpired, NotFound, Refused
 from service.storage.database import DatabaseUnavailable, WriteConflict
 
 #: Every code of the contract that something here can answer with: its status and its title.
@@ -45,12 +47,15 @@ class Problem(Exception):
         *,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.errors = tuple(errors[:_MOST_ERRORS])
         self.headers = dict(headers or {})
+        #: Members of its document that only this problem has.
+        self.more = dict(more or {})
         self.status, self.title = CODES[code]
 
 
@@ -76,12 +81,22 @@ def _routing(error: HTTPException) -> Problem:
     raise error
 
 
+def _expired(error: CursorExpired) -> Problem:
+    detail = (
+        "events behind this cursor are no longer kept: go on with `oldest_cursor`, behind which nothing is missing,"
+        " and look at the jobs themselves for what happened before it"
+    )
+    return Problem("cursor_expired", detail, more={"oldest_cursor": cursor("events", error.oldest)})
+
+
 #: The table. The first line whose type fits counts; an error without a line is `internal` and is not explained.
 _TABLE: Sequence[tuple[type[Exception], Callable[[Any], Problem]]] = (
     (Problem, lambda error: error),
     (NotFound, lambda error: Problem("not_found", str(error))),
+    (CursorExpired, _expired),
     (Conflict, lambda error: Problem("conflict", str(error))),
     (Refused, lambda error: wrong(error.path, str(error))),
+    (UrlRefused, lambda error: wrong("url", str(error))),
     (InputRefused, lambda error: invalid(*error.errors)),
     (
         IdempotencyMismatch,
@@ -111,6 +126,7 @@ def problem_response(scope: Scope, problem: Problem) -> Response:
         "detail": problem.detail,
         "errors": [{"path": _shown(error.path), "message": error.message} for error in problem.errors],
         "request_id": scope["request_id"],
+        **problem.more,
     }
     return Response(
         orjson.dumps(document), problem.status, problem.headers, media_type="application/problem+json"

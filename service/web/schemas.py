@@ -1,51 +1,45 @@
 """The shapes of answers, for the OpenAPI document: what is served is tested against these, not built from them."""
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.domain.callback import Verdict
+from service.domain.event_types import EVENT_TYPES
 from service.domain.failures import ErrorCode
 from service.domain.states import AttemptState, JobState, LearnedBy, OnUncertain, Priority
-from service.web.parameters import EVENT_TYPES
 from service.web.problems import CODES
+from service.web.schemas_endpoints import Endpoint
+from service.web.shapes import Shape, one_of, page, time
 
-_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
 _USD = r"^\d+(\.\d+)?$"
 _SHA256 = r"^[0-9a-f]{64}$"
 
 
-def _time(description: str) -> Any:
-    return Field(pattern=_TIME, description=description, json_schema_extra={"format": "date-time"})
-
-
-def _one_of(words: Iterable[str]) -> Any:
-    return Field(json_schema_extra={"enum": list[JsonValue](words)})
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class FieldProblem(_Shape):
+class FieldProblem(Shape):
     path: str = Field(description="The dotted path of the field; empty for the body as a whole.")
     message: str
 
 
-class Problem(_Shape):
+class Problem(Shape):
     """RFC 9457. `code` is the word to act upon."""
 
     type: str
     title: str
     status: int
-    code: str = _one_of(sorted(CODES))
+    code: str = one_of(sorted(CODES))
     detail: str
     errors: list[FieldProblem]
     request_id: str
 
 
-class Image(_Shape):
+class ExpiredCursor(Problem):
+    """The problem of a cursor behind which events are no longer kept."""
+
+    oldest_cursor: str = Field(description="Go on with this one: nothing behind it is missing.")
+
+
+class Image(Shape):
     url: str = Field(
         description="The provider's until the file is kept, afterwards `/v1/artifacts/{id}` of ours."
     )
@@ -57,7 +51,7 @@ class Image(_Shape):
     size_bytes: int | None
 
 
-class EventOutput(_Shape):
+class EventOutput(Shape):
     images: list[Image]
     seed: str | None = Field(description="Text, because seeds exceed 2^53.")
 
@@ -66,7 +60,7 @@ class Output(EventOutput):
     raw: Any = Field(description="The provider's result as received.")
 
 
-class JobError(_Shape):
+class JobError(Shape):
     code: ErrorCode
     message: str
     retryable: bool = Field(description="Advice: the service itself never sends again.")
@@ -74,16 +68,16 @@ class JobError(_Shape):
     provider_error: Any
 
 
-class Waiting(_Shape):
+class Waiting(Shape):
     """Why nothing happens now; it goes on by itself."""
 
     code: ErrorCode
     message: str
-    since: str = _time("When it began to wait.")
-    next_try_at: str = _time("When it is tried next.")
+    since: str = time("When it began to wait.")
+    next_try_at: str = time("When it is tried next.")
 
 
-class EventAttempt(_Shape):
+class EventAttempt(Shape):
     """One request to one provider."""
 
     id: str
@@ -93,8 +87,8 @@ class EventAttempt(_Shape):
     state: AttemptState
     provider_request_id: str | None
     queue_position: int | None
-    submitted_at: str | None = _time("When the provider took it.")
-    completed_at: str | None = _time("When its end was recorded.")
+    submitted_at: str | None = time("When the provider took it.")
+    completed_at: str | None = time("When its end was recorded.")
     learned_by: LearnedBy | None
     lag_ms: int | None
     cost_usd: str | None = Field(pattern=_USD)
@@ -105,12 +99,12 @@ class Attempt(EventAttempt):
     output: Output | None = Field(description="A result that came after the job's end.")
 
 
-class Cost(_Shape):
+class Cost(Shape):
     estimated_usd: str | None = Field(pattern=_USD)
     settled_usd: str | None = Field(pattern=_USD)
 
 
-class EventJob(_Shape):
+class EventJob(Shape):
     """A job as it was when the event happened, without its input and raw output."""
 
     id: str
@@ -131,10 +125,10 @@ class EventJob(_Shape):
     webhook_url: str | None
     retry_of: str | None
     deadline_s: int
-    deadline_at: str = _time("When our waiting ends.")
-    created_at: str = _time("When it was accepted.")
-    updated_at: str = _time("When it last changed.")
-    completed_at: str | None = _time("When it reached its final state.")
+    deadline_at: str = time("When our waiting ends.")
+    created_at: str = time("When it was accepted.")
+    updated_at: str = time("When it last changed.")
+    completed_at: str | None = time("When it reached its final state.")
     version: int
 
 
@@ -146,11 +140,11 @@ class Job(EventJob):
     attempts: list[Attempt]  # type: ignore[assignment]
 
 
-class HistoryLine(_Shape):
+class HistoryLine(Shape):
     """One fact about a job; with `moved` false it changed nothing."""
 
     seq: int
-    at: str = _time("When it was recorded.")
+    at: str = time("When it was recorded.")
     type: str
     cause: str = Field(description="`callback:cb_…`, `poll`, `clock`, `api:key_…`, `operator` or `submit`.")
     moved: bool
@@ -160,12 +154,12 @@ class HistoryLine(_Shape):
     hash: str = Field(pattern=_SHA256)
 
 
-class Callback(_Shape):
+class Callback(Shape):
     """One request to a callback URL. Headers that carry a secret are kept as their SHA-256."""
 
     id: str
     attempt_id: str
-    received_at: str = _time("When it came.")
+    received_at: str = time("When it came.")
     verdict: Verdict
     status: int = Field(description="What the sender was answered.")
     key_id: str | None
@@ -173,44 +167,35 @@ class Callback(_Shape):
     headers: dict[str, str]
 
 
-class Event(_Shape):
+class Event(Shape):
     """`seq` only grows; `job_seq` counts the job's own events from 1."""
 
     id: str
     object: Literal["event"]
     seq: int
-    type: str = _one_of(EVENT_TYPES)
-    timestamp: str = _time("When it happened.")
+    type: str = one_of(EVENT_TYPES)
+    timestamp: str = time("When it happened.")
     job_id: str | None
     job_seq: int | None
-    data: EventJob
+    data: EventJob | Endpoint = Field(description="Of `endpoint.…` events the endpoint, else the job.")
 
 
-class EventPage(_Shape):
+class EventPage(Shape):
     data: list[Event]
     next_cursor: str = Field(description="Where to go on, also when there was nothing new.")
 
 
-class Received(_Shape):
+class Received(Shape):
     received: Literal[True]
 
 
-class Status(_Shape):
+class Status(Shape):
     status: str
 
 
-def _page(name: str, item: type[BaseModel]) -> type[BaseModel]:
-    return create_model(
-        name,
-        __config__=ConfigDict(extra="forbid"),
-        data=(list[item], ...),  # type: ignore[valid-type]
-        next_cursor=(str | None, Field(description="Where to go on; null at the end.")),
-    )
-
-
-JobPage = _page("JobPage", Job)
-HistoryPage = _page("HistoryPage", HistoryLine)
-CallbackPage = _page("CallbackPage", Callback)
+JobPage = page("JobPage", Job)
+HistoryPage = page("HistoryPage", HistoryLine)
+CallbackPage = page("CallbackPage", Callback)
 
 
 class Document(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service.domain import exact_json
+from service.domain import event_object, exact_json
 from service.domain.history import HistoryLine
 from service.domain.job import Job
 from service.domain.job_object import job_object
@@ -53,17 +53,14 @@ def list_text(rows: Sequence[bytes], next_cursor: str | None) -> bytes:
 
 def event_text(event: Event) -> bytes:
     """This function will write an event around the bytes that were made when it happened."""
-    return orjson.dumps(
-        {
-            "id": event.id,
-            "object": "event",
-            "seq": event.seq,
-            "type": event.type,
-            "timestamp": rfc3339(event.at_ms),
-            "job_id": event.job_id,
-            "job_seq": event.job_seq,
-            "data": orjson.Fragment(event.data),
-        }
+    return event_object.event_text(
+        id=event.id,
+        seq=event.seq,
+        type=event.type,
+        at_ms=event.at_ms,
+        job_id=event.job_id,
+        job_seq=event.job_seq,
+        data=event.data,
     )
 
 

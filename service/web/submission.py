@@ -4,13 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from service.domain.failures import FieldError
+from service.domain.targets import LONGEST_URL
 from service.providers.registry import BUILT, KNOWN
-from service.web.problems import invalid, wrong
+from service.web.fields import refused
+from service.web.problems import wrong
 from service.wiring import Service
 
 #: Fields of the contract that a later issue brings.
-_NOT_YET = frozenset(("route", "max_cost_usd", "webhook_url"))
+_NOT_YET = frozenset(("route", "max_cost_usd"))
 #: The setting that switches a provider on.
 KEY_SETTINGS = {"fal": "FAL_KEY", "bfl": "BFL_API_KEY"}
 _NOT_AVAILABLE = "is not available yet"
@@ -36,29 +37,16 @@ class JobRequest(BaseModel):
         Annotated[str, StringConstraints(min_length=1, max_length=40)],
         Annotated[str, StringConstraints(max_length=500)],
     ] = Field(default_factory=dict, max_length=16, description="Pairs of text that jobs can be found by.")
+    webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)] | None = Field(
+        default=None,
+        description="This job's events also go there, signed with the tenant's job-webhook secret: https, a public"
+        " address. (http, and private addresses, only where the operator allowed them.)",
+    )
     cache: Literal["off"] = "off"
     archive: bool = Field(default=True, description="Whether result files are kept by this service.")
     on_uncertain: Literal["hold", "resubmit"] = Field(
         default="hold", description="What to do when nobody can tell whether the provider took the request."
     )
-
-
-#: What is wrong, by pydantic's name for it; braces are filled from the error's context.
-_MESSAGES = {
-    "missing": "is required",
-    "extra_forbidden": "is not a field of a job",
-    "string_type": "must be a string",
-    "string_too_short": "must have at least {min_length} character(s)",
-    "string_too_long": "must have at most {max_length} characters",
-    "int_type": "must be an integer",
-    "int_parsing_size": "is too large",
-    "bool_type": "must be true or false",
-    "dict_type": "must be an object",
-    "too_long": "must have at most {max_length} entries",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-}
 
 
 def checked(body: dict[str, Any], service: Service) -> JobRequest:
@@ -69,18 +57,12 @@ def checked(body: dict[str, Any], service: Service) -> JobRequest:
     try:
         request = JobRequest.model_validate(body)
     except ValidationError as error:
-        raise invalid(*(_field_error(item) for item in error.errors(include_url=False))) from None
+        raise refused(error, thing="a job", special=_special) from None
     if request.provider not in service.runtime.providers:
         raise wrong(
             "provider", f"is switched off here: the operator must set {KEY_SETTINGS[request.provider]}"
         )
     return request
-
-
-def _field_error(error: Any) -> FieldError:
-    # `[key]` is how pydantic says that the key of a mapping is wrong and not its value.
-    path = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    return FieldError(path=path, message=_special(path, error) or _plain(error))
 
 
 def _special(path: str, error: Any) -> str | None:
@@ -94,8 +76,3 @@ def _special(path: str, error: Any) -> str | None:
     if kind == "literal_error" and path == "cache" and given == "use":
         return _NOT_AVAILABLE
     return None
-
-
-def _plain(error: Any) -> str:
-    template = _MESSAGES.get(error["type"])
-    return template.format(**error.get("ctx", {})) if template else str(error["msg"])

@@ -2,43 +2,23 @@
 
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import psycopg
 import pytest
 
 from service import wiring
-from service.cli.main import run
 from service.domain import facts
 from service.domain.failures import ErrorCode, JobError
 from service.flows import read
 from service.flows.accept import Request
 from service.flows.advance import Step
 from service.settings import Settings
+from tests.cli.commands import SECRET_KEYS, said, within
 from tests.cli.process import failed_in_one_line, fluxgate
 
 BIG = 15860307465884635512
-SECRET_KEYS = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="  # 32 times A
-
-
-@pytest.fixture
-def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Point the commands, which run in this process, to a fresh database of either kind."""
-    monkeypatch.setenv("FLUXGATE_DATABASE_URL", database_url)
-    monkeypatch.setenv("FLUXGATE_SECRET_KEYS", SECRET_KEYS)
-    monkeypatch.setenv("FAL_KEY", "test")
-    return Settings.load()
-
-
-def within(settings: Settings, act: Callable[[wiring.Service], Awaitable[Any]]) -> Any:
-    async def opened() -> Any:
-        async with wiring.running(settings, work=False) as service:
-            return await act(service)
-
-    return anyio.run(opened)
 
 
 def accepted(settings: Settings, **changes: Any) -> str:
@@ -82,19 +62,6 @@ def history(settings: Settings, job_id: str) -> list[tuple[str, str, bool]]:
 
     lines: list[tuple[str, str, bool]] = within(settings, act)
     return lines
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    """Run a command in this process; give its output, or its one line when it failed."""
-    capsys.readouterr()
-    got = run(list(arguments))
-    told = capsys.readouterr()
-    assert got == code, told.err
-    if code:
-        (only,) = told.err.splitlines()
-        assert only.startswith("fluxgate: ")
-        return only
-    return told.out
 
 
 def test_a_key_is_made_found_by_its_secret_listed_and_revoked(

@@ -10,8 +10,11 @@ from service.cli.main import run
 from tests.cli.process import COMMAND, ROOT, failed_in_one_line, fluxgate
 
 COMMANDS = [
-    "serve", "work", "migrate", "demo", "simulate",
+    "serve", "work", "migrate", "demo", "simulate", "listen",
     "keys create", "keys list", "keys revoke", "jobs list", "jobs show", "jobs cancel", "jobs retry",
+    "endpoints list", "endpoints show", "endpoints create", "endpoints update", "endpoints delete",
+    "endpoints rotate-secret", "endpoints test", "endpoints replay",
+    "deliveries list", "deliveries show", "deliveries retry",
 ]  # fmt: skip
 
 
@@ -51,6 +54,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         "serve --port 70000",
         "serve --tls-cert cert.pem",
         "simulate --tls-key key.pem",
+        "listen",
         "simulate --faults dorp=1",
         "simulate --faults drop=2",
         "demo --jobs 3",
@@ -63,6 +67,22 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         "jobs show",
         "jobs list --state done",
         "jobs list --limit 0",
+        "endpoints",
+        "endpoints create",
+        "endpoints create https://x --types job.done",
+        "endpoints create https://x --types ''",
+        "endpoints create https://x --format xml",
+        "endpoints create https://x --signatures v1a",
+        "endpoints create https://x --signatures v2",
+        "endpoints create https://x --concurrency 65",
+        "endpoints create https://x --rate 1001",
+        "endpoints update ep_0",
+        "endpoints update ep_0 --state paused",
+        "endpoints replay ep_0",
+        "endpoints replay ep_0 --after yesterday",
+        "endpoints delete",
+        "deliveries list --state failed",
+        "deliveries retry",
     ],
 )
 def test_wrong_use_ends_with_2_and_one_line(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,9 @@ async def test_every_route_is_described_and_nothing_else(house: House) -> None:
         if method != "HEAD"
     }
     assert served == set(CALLS)
-    assert len(served) == len(house.app.routes) + 1
+    # Whatever else a route may lead to, it would be served without being described.
+    assert {path for _, path in served} == {route.path for route in house.app.routes}
+    assert len(house.app.routes) == len({route.path for route in house.app.routes})
     assert (await house.stranger().get("/openapi.json")).json() == described()
 
 
@@ -96,14 +98,16 @@ def test_every_field_of_a_job_is_handed_to_the_flow_or_has_one_value() -> None:
 def can_be_wrong(method: str, path: str) -> bool:
     """Tell whether a call takes anything of which some values are wrong."""
     operation = described()["paths"][path][method.lower()]
-    typed = "JobRequest" in str(operation.get("requestBody"))
+    typed = "$ref" in str(operation.get("requestBody"))
     return typed or any(parameter["in"] != "path" for parameter in operation["parameters"])
 
 
-GOOD = [(method, path, schemathesis.GenerationMode.POSITIVE) for method, path in CALLS]
+#: A stream that begins has no end: test_web_streams.py reads those.
+ENDING = [(method, path) for method, path in CALLS if not path.endswith("/stream")]
+GOOD = [(method, path, schemathesis.GenerationMode.POSITIVE) for method, path in ENDING]
 BAD = [
     (method, path, schemathesis.GenerationMode.NEGATIVE)
-    for method, path in CALLS
+    for method, path in ENDING
     if can_be_wrong(method, path)
 ]
 

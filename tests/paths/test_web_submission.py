@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 
+from service.domain.targets import UrlRefused
 from tests.paths.visitors import BFL_JOB, FAL_JOB, House, exact, paths_of, problem, submit
 
 BIG = 15860307465884635512
@@ -79,7 +81,12 @@ WRONG_BODIES: dict[str, tuple[bytes, list[str]]] = {
     "the cache": (body(cache="use"), ["cache"]),
     "an unknown cache": (body(cache="maybe"), ["cache"]),
     "a highest cost": (body(max_cost_usd="0.1"), ["max_cost_usd"]),
-    "a webhook": (body(webhook_url="https://example.com"), ["webhook_url"]),
+    "a webhook to ourselves": (body(webhook_url="https://127.0.0.1/hook"), ["webhook_url"]),
+    "a webhook without TLS": (body(webhook_url="http://93.184.215.14/hook"), ["webhook_url"]),
+    "a webhook that is no URL": (body(webhook_url="hook"), ["webhook_url"]),
+    "an empty webhook": (body(webhook_url=""), ["webhook_url"]),
+    "a webhook that is a list": (body(webhook_url=["https://93.184.215.14"]), ["webhook_url"]),
+    "a long webhook": (body(webhook_url="https://93.184.215.14/" + "x" * 2048), ["webhook_url"]),
     "an unknown field": (body(promt="x"), ["promt"]),
     "several at once": (body(deadline_s=1, priority="x", extra=1), ["deadline_s", "priority", "extra"]),
     "a NUL in the model": (body(model="a\0b"), ["model"]),
@@ -109,7 +116,6 @@ async def test_what_is_not_built_yet_says_so(house: House) -> None:
         "route": ["bfl"],
         "cache": "use",
         "max_cost_usd": "1",
-        "webhook_url": "https://x",
         "provider": "together",
     }.items():
         response = await visitor.post("/v1/jobs", json={**BFL_JOB, field: value})
@@ -147,6 +153,37 @@ async def test_an_accepted_job_is_there_with_everything_that_was_asked(house: Ho
     }
     assert (job["object"], job["state"], job["version"], job["attempts"]) == ("job", "accepted", 1, [])
     assert (await visitor.get(response.headers["location"])).json() == job
+
+
+async def test_a_webhook_url_is_kept_with_its_job(house: House) -> None:
+    visitor = await house.visitor()
+    url = "https://93.184.215.14/hook?job=7"
+    posted = await visitor.post("/v1/jobs", json={**BFL_JOB, "webhook_url": url})
+    assert (posted.status_code, posted.json()["webhook_url"]) == (202, url)
+    assert (await visitor.get(posted.headers["location"])).json() == posted.json()
+    assert (await visitor.post("/v1/jobs", json={**BFL_JOB, "webhook_url": None})).json()[
+        "webhook_url"
+    ] is None
+
+
+async def test_a_repeat_finds_its_job_although_its_webhook_url_cannot_be_used_any_more(house: House) -> None:
+    visitor = await house.visitor()
+    refused = False
+
+    async def check(url: str) -> None:
+        if refused:
+            raise UrlRefused("must name a host that has an address: it could not be resolved")
+
+    object.__setattr__(house.service.runtime, "egress", SimpleNamespace(check=check))
+    asked = {**BFL_JOB, "webhook_url": "https://consumer.example/hook"}
+    first = await visitor.post("/v1/jobs", json=asked, headers={"Idempotency-Key": "k"})
+    refused = True
+    again = await visitor.post("/v1/jobs", json=asked, headers={"Idempotency-Key": "k"})
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again.json()["id"] == first.json()["id"]
+    other = await visitor.post("/v1/jobs", json=asked, headers={"Idempotency-Key": "other"})
+    assert paths_of(problem(other, 422, "invalid_input")) == ["webhook_url"]
+    assert (await house.rows())["job"] == 1
 
 
 async def test_large_integers_come_back_digit_for_digit(house: House) -> None:

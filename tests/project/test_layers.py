@@ -1,6 +1,7 @@
 """The import rule.
 
-    domain <- storage | providers <- flows <- wiring <- web | cli        simulator: alone
+    domain <- storage | providers | egress | sinks <- flows <- wiring <- web | cli        simulator: alone
+    domain <- client <- cli        what speaks to the service from outside knows nothing of its inside
     settings: read by wiring, web and cli
 
 A layer imports itself and what stands to its left; siblings do not know each other.
@@ -14,20 +15,24 @@ import pytest
 from tests.project.repository import Module, module, modules
 
 CORE = {"domain"}
-SIDES = CORE | {"storage", "providers"}
+SIDES = CORE | {"storage", "providers", "egress", "sinks"}
 FLOWS = SIDES | {"flows"}
 EDGE = FLOWS | {"wiring", "settings"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "domain": CORE,
-    "settings": CORE | {"settings"},
+    "settings": CORE | {"settings", "settings_checks"},
+    "settings_checks": CORE | {"settings_checks"},
     "storage": CORE | {"storage"},
     "providers": CORE | {"providers"},
+    "egress": CORE | {"egress"},
+    "sinks": CORE | {"sinks"},
     "flows": FLOWS,
     "wiring": EDGE,
     "web": EDGE | {"web"},
-    "cli": EDGE | {"cli"},
+    "client": CORE | {"client"},
+    "cli": EDGE | {"cli", "client"},
     "simulator": {"simulator"},
     "__main__": {"cli"},
 }
@@ -121,12 +126,19 @@ def _roots(node: ast.AST) -> list[str]:
         ("service/domain/job.py", "def f():\n    from service.flows import advance"),
         ("service/storage/jobs.py", "from service.providers.fal import Fal"),
         ("service/providers/fal.py", "from service.storage import database"),
+        ("service/egress/client.py", "from service.providers.transport import tls_context"),
+        ("service/providers/fal.py", "from service.egress import Egress"),
+        ("service/sinks/nats.py", "from service.storage import sinks"),
+        ("service/storage/sinks.py", "from service.sinks import base"),
         ("service/flows/submit.py", "from service.settings import Settings"),
         ("service/flows/submit.py", "import service.wiring as wiring"),
         ("service/wiring.py", "from .web import app"),
         ("service/web/app.py", "from service.cli import main"),
         ("service/cli/keys.py", "from service.web import app"),
         ("service/simulator/fal.py", "from service.domain import money"),
+        ("service/client/calls.py", "from service.settings import Settings"),
+        ("service/client/calls.py", "from service.providers import registry"),
+        ("service/web/app.py", "from service.client import Fluxgate"),
     ],
 )
 def test_a_breach_of_the_import_rule_is_seen(path: str, line: str) -> None:
@@ -139,9 +151,13 @@ def test_a_breach_of_the_import_rule_is_seen(path: str, line: str) -> None:
         ("service/domain/job.py", "from service.domain.money import Usd"),
         ("service/storage/jobs.py", "from ..domain import job"),
         ("service/flows/submit.py", "from service.providers import registry"),
+        ("service/flows/deliver.py", "from service.egress import Egress"),
+        ("service/flows/sink.py", "from service.sinks.base import Sink"),
         ("service/wiring.py", "from service.settings import Settings"),
         ("service/web/app.py", "from service.wiring import System"),
         ("service/cli/serve.py", "from service.web import app"),
+        ("service/cli/listen.py", "from service.client import Fluxgate"),
+        ("service/client/calls.py", "from service.domain import exact_json"),
         ("service/simulator/fal.py", "from starlette.applications import Starlette"),
     ],
 )
