@@ -1,6 +1,9 @@
 """Retention: what is old goes from the oldest end, and never before everybody was told."""
 
 import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +12,14 @@ import pytest
 
 from service.flows.prune import MOST, Pruned, prune
 from service.flows.runtime import Runtime, Timing
-from service.storage import events, retention, stream
+from service.storage import deliveries, events, retention, stream
 from service.storage.database import Driver, Tx
+from service.storage.drivers import open_driver
 from service.storage.events import Event
 from service.storage.statements import Statement
 from service.storage.tables import METADATA
 from tests.storage.test_plans import plans_of, whole_tables_read
-from tests.storage.world import NOW, Process, only, process, put, rows_in
+from tests.storage.world import NOW, Clock, Process, only, process, put, rows_in
 
 DAY = 86_400_000
 KEPT = Timing(keep_events_ms=30 * DAY, keep_deliveries_ms=10 * DAY)
@@ -192,6 +196,26 @@ async def test_finished_deliveries_go_with_their_tries_and_others_stay(one: Proc
         assert sorted(row[column] for row in left) == ["dlv_0002", "dlv_0003", "dlv_0005"]
 
 
+def test_a_delivery_that_is_sent_again_while_it_is_pruned_stays(postgresql_url: str, clock: Clock) -> None:
+    driver, other = open_driver(postgresql_url, clock), open_driver(postgresql_url, clock)
+    delivery(driver, 1, ended_days=20, age_days=20)
+
+    def prune_slowly(tx: Any) -> tuple[int, str | None]:
+        delete = tx.run
+
+        def retried_before(statement: Statement, **values: Any) -> int:
+            only(other, lambda tx: deliveries.retry(tx, "dlv_0001", due_ms=NOW))
+            return int(delete(statement, **values))
+
+        tx.run = retried_before
+        return retention.prune_deliveries(tx, after_id="", before_ms=NOW, most=5)
+
+    assert only(driver, prune_slowly) == (0, None)
+    assert [row["state"] for row in driver.read(lambda tx: rows_in(tx, "delivery"))] == ["pending"]
+    driver.close()
+    other.close()
+
+
 async def test_processes_that_prune_at_once_do_not_disturb_each_other(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -217,3 +241,28 @@ def test_pruning_finds_what_is_old_by_an_index(driver: Driver) -> None:
     # There is a row for each broker, and no index.
     assert len([plan for plan in plans if " sink" not in plan and whole_tables_read(driver, plan)]) == 0
     assert len(plans) >= 9
+
+
+def test_who_prunes_second_goes_on_where_the_first_one_ended(postgresql_url: str, clock: Clock) -> None:
+    driver = open_driver(postgresql_url, clock)
+    told(driver, "a", 40, 40, 40, 40, 40)
+    passed(driver, 5)
+    pruned_two, go_on = threading.Event(), threading.Event()
+
+    def first(tx: Tx) -> int:
+        gone = retention.prune_events(tx, before_ms=NOW, most=2)
+        pruned_two.set()
+        assert go_on.wait(10)
+        return gone
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(only, driver, first)
+        assert pruned_two.wait(10)
+        other = pool.submit(only, driver, lambda tx: retention.prune_events(tx, before_ms=NOW, most=2))
+        time.sleep(0.1)
+        assert not other.done()
+        go_on.set()
+        assert (one.result(10), other.result(10)) == (2, 2)
+    assert seqs(driver) == [5]
+    assert pruned(driver, "a") == 4
+    driver.close()
