@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 90 s, rougher figures")
+    parser.add_argument("--quick", action="store_true", help="about 3 minutes, rougher figures")
     parser.add_argument("--only", choices=ROWS, action="append", help="only this measurement (repeatable)")
     parser.add_argument("--database", choices=NAMES, action="append", help="only this database")
     parser.add_argument(

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import ssl
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from bench import certificate
 from bench.processes import Process, free_port, load, python, run, started
 
 API_KEY = "bench-key-that-is-long-enough"
@@ -90,12 +92,13 @@ class Provider:
 
     process: Process
     url: str
+    tls: ssl.SSLContext | None = None
 
     def dials(self, **faults: Any) -> None:
         """This function will turn its dials."""
         body = json.dumps(faults).encode()
         request = urllib.request.Request(f"{self.url}/_sim/faults", data=body, method="PUT")
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=10, context=self.tls):
             pass
 
     def totals(self) -> dict[str, Any]:
@@ -109,19 +112,26 @@ class Provider:
         return found
 
     def _get(self, name: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/_sim/{name}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}/_sim/{name}", timeout=30, context=self.tls) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
 
 @contextlib.contextmanager
-def simulating(folder: Path, faults: str, *, cores: set[int] | None = None) -> Iterator[Provider]:
-    """This function will run the provider simulator while the block runs."""
+def simulating(
+    folder: Path, faults: str, *, cores: set[int] | None = None, secure: bool = False
+) -> Iterator[Provider]:
+    """This function will run the provider simulator while the block runs; `secure`: with a certificate of its own."""
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = python("service.cli.main", "simulate", "--seed", "7", "--faults", faults, "--port", str(port))
-    with started(command, ready_url=f"{url}/_sim/stats", folder=folder, cores=cores) as process:
-        yield Provider(process, url)
+    scheme, tls, options = "http", None, ["--port", str(port)]
+    if secure:
+        certificate_file, key_file = certificate.written(folder)
+        scheme, tls = "https", ssl.create_default_context(cafile=certificate_file)
+        options = ["--tls-cert", str(certificate_file), "--tls-key", str(key_file), *options]
+    url = f"{scheme}://127.0.0.1:{port}"
+    command = python("service.cli.main", "simulate", "--seed", "7", "--faults", faults, *options)
+    with started(command, ready_url=f"{url}/_sim/stats", tls=tls, folder=folder, cores=cores) as process:
+        yield Provider(process, url, tls)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -95,7 +96,7 @@ class Process:
         """This function will tell how much memory is resident."""
         return int(self._watched.memory_info().rss)
 
-    def until_answers(self, url: str) -> None:
+    def until_answers(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
         """This function will wait until a GET of the URL is answered 200.
 
         :raises Broken: if that does not happen.
@@ -103,7 +104,7 @@ class Process:
         end = time.monotonic() + _START_S
         while time.monotonic() < end:
             self.must_run()
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2, context=tls) as answer:
                 if answer.status == 200:
                     return
             time.sleep(0.05)
@@ -133,11 +134,13 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], *, ready_url: str, **options: Any) -> Iterator[Process]:
+def started(
+    command: Sequence[str], *, ready_url: str, tls: ssl.SSLContext | None = None, **options: Any
+) -> Iterator[Process]:
     """This function will run a process that answers HTTP while the block runs."""
     process = Process(command, **options)
     try:
-        process.until_answers(ready_url)
+        process.until_answers(ready_url, tls=tls)
         yield process
     finally:
         process.stop()

@@ -1,4 +1,6 @@
-"""Whole jobs: accepted, submitted, called back, recorded; the service on one core, everything else on the other.
+"""Whole jobs: accepted, submitted, called back, recorded, delivered to an endpoint that wants their ends.
+
+The service is on one core; the provider, the consumer and who submits are on the other.
 
 The limit is what the database alone can do of one transaction of the same shape (begin, update, two inserts,
 commit): pgbench on PostgreSQL, a bare loop on SQLite.
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from bench import gate, known, pgbench
+from bench import gate, known, outlets, pgbench
 from bench.databases import Database, Postgresql
 from bench.options import Options
 from bench.outcome import Line
@@ -29,12 +31,16 @@ def measure(database: Database, options: Options) -> Iterator[Line]:
     with (
         database.fresh() as url,
         gate.simulating(options.folder, _FAULTS, cores=_OTHERS) as provider,
+        outlets.consuming(options.folder, cores=_OTHERS) as consumer,
         gate.serving(
-            gate.settings(url, options.folder, provider_url=provider.url), options.folder, cores=_SERVICE
+            {**gate.settings(url, options.folder, provider_url=provider.url), **outlets.ALLOWED},
+            options.folder,
+            cores=_SERVICE,
         ) as service,
+        outlets.endpoint(service, consumer.url, types=list(outlets.ENDS)),
     ):
         service.load(gate.jobs("warm", most=_WARM_JOBS), cores=_OTHERS, seconds=30)
-        known.until_final(url, _WARM_JOBS, wait_s=_WAIT_S)
+        _until_delivered(url, consumer, _WARM_JOBS)
         cpu_s = service.process.cpu_s()
         others_cpu_s, database_cpu_s = provider.process.cpu_s(), database.cpu_s()
         calls = provider.totals()["polls"]["answered"]
@@ -42,8 +48,8 @@ def measure(database: Database, options: Options) -> Iterator[Line]:
         seen = service.load(gate.jobs("whole", most=most), cores=_OTHERS, seconds=_WAIT_S, warm_s=0.0)
         if set(seen["statuses"]) != {"202"}:
             raise Broken(f"whole jobs: not everything was accepted: {seen['statuses']}")
-        known.until_final(url, _WARM_JOBS + most, wait_s=_WAIT_S)
-        took_s = max(known.completed_s(url).values()) - seen["first_at"]
+        _until_delivered(url, consumer, _WARM_JOBS + most)
+        took_s = known.rows(url, "SELECT max(completed_ms) FROM delivery")[0][0] / 1000 - seen["first_at"]
         notes = {
             "jobs": most,
             "service_cpu_ms_each": round(1000 * (service.process.cpu_s() - cpu_s) / most, 2),
@@ -52,7 +58,7 @@ def measure(database: Database, options: Options) -> Iterator[Line]:
             "polls": provider.totals()["polls"]["answered"] - calls,
         }
     yield Line(
-        what="whole jobs (accept, submit, callback, record)",
+        what="whole jobs (accept, submit, callback, record, deliver)",
         database=database.name,
         figure=most / took_s,
         unit="/s",
@@ -60,6 +66,16 @@ def measure(database: Database, options: Options) -> Iterator[Line]:
         limit_is=limit_is,
         goal=0.05,
         notes=notes,
+    )
+
+
+def _until_delivered(url: str, consumer: outlets.Outlet, jobs: int) -> None:
+    """Wait until so many jobs are final, told, and that is recorded."""
+    known.until_final(url, jobs, wait_s=_WAIT_S)
+    consumer.until_got(jobs, wait_s=_WAIT_S)
+    recorded = "SELECT count(*) FROM delivery WHERE state = 'succeeded'"
+    outlets.until(
+        lambda: known.rows(url, recorded)[0][0] >= jobs, wait_s=_WAIT_S, what=f"{jobs} deliveries recorded"
     )
 
 
