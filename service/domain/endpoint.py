@@ -29,6 +29,8 @@ JITTER = 0.1
 RETRY_AFTER_CAP_MS = 86_400_000
 FAILURES_TO_PAUSE = 3
 PROBE_EVERY_MS = 60_000
+#: Who recovers after so long without a success was away: what failed meanwhile need not wait any longer.
+AWAY_MS = 300_000
 FAILING_TO_DISABLE_MS = 5 * 86_400_000
 #: These answers mean "slower", also where they do not say for how long.
 THROTTLING = frozenset((429, 502, 504))
@@ -173,6 +175,8 @@ class Tried:
     retry_after_ms: int | None = None
     #: The URL was refused before anything left: private, or no URL that may be called.
     refused: bool = False
+    #: Where it went; None: where the endpoint is.
+    url: str | None = None
 
     @property
     def gone(self) -> bool:
@@ -208,6 +212,9 @@ class AfterTry:
     paused: bool = False
     recovered: bool = False
     disabled: bool = False
+    #: It recovered, and had been away. Who fails for some events alone recovers again and again, and these keep their
+    #: schedule: they would be dead within minutes else, and hold up the others.
+    was_away: bool = False
 
 
 def after_try(
@@ -215,9 +222,14 @@ def after_try(
 ) -> AfterTry:
     """This function will say what a try makes of a delivery and of its endpoint; `jitter` is in [0, 1).
 
-    A disabled endpoint stays as it is, whatever was still on its way: it keeps nothing pending.
+    A disabled endpoint stays as it is, whatever was still on its way: it keeps nothing pending. And what the URL
+    says that an endpoint had before says nothing of the endpoint: only its successes count, for the delivery.
     """
-    health = _health(endpoint, tried, now_ms, jitter)
+    if tried.url not in (None, endpoint.url):
+        tried = replace(tried, refused=False)
+        health = endpoint
+    else:
+        health = _health(endpoint, tried, now_ms, jitter)
     return AfterTry(
         endpoint=health,
         delivery=_after(delivery, tried, health.state, now_ms, jitter),
@@ -233,6 +245,10 @@ def after_try(
         paused=_became(EndpointState.PAUSED, endpoint, health),
         recovered=_became(EndpointState.ACTIVE, endpoint, health),
         disabled=_became(EndpointState.DISABLED, endpoint, health),
+        was_away=(
+            _became(EndpointState.ACTIVE, endpoint, health)
+            and now_ms - (endpoint.failing_since_ms or now_ms) >= AWAY_MS
+        ),
     )
 
 
@@ -351,9 +367,28 @@ def disabled(endpoint: Endpoint, reason: Disabled) -> Endpoint:
     )
 
 
+def moved(endpoint: Endpoint, url: str) -> Endpoint:
+    """This function will give an endpoint another URL, of which nothing is known; a disabled one stays disabled."""
+    if url == endpoint.url or endpoint.state is EndpointState.DISABLED:
+        return replace(endpoint, url=url)
+    return replace(
+        endpoint,
+        url=url,
+        state=EndpointState.ACTIVE,
+        failures=0,
+        failing_since_ms=None,
+        not_before_ms=None,
+        throttled_until_ms=None,
+        slow_start=1,
+    )
+
+
 def enabled(endpoint: Endpoint) -> Endpoint:
-    """This function will make an endpoint active as if it had never failed; it starts slowly."""
-    if endpoint.state is EndpointState.ACTIVE:
+    """This function will make an endpoint active as if it had never failed; it starts slowly.
+
+    One that is active already stays as it is, unless it asked for a pause: it may have done so by mistake.
+    """
+    if endpoint.state is EndpointState.ACTIVE and endpoint.not_before_ms is None:
         return endpoint
     return replace(
         endpoint,

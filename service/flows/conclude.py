@@ -84,10 +84,12 @@ class Conclude:
         endpoints.save_many(tx, [ledger.endpoints[changed] for changed in sorted(ledger.changed)])
         for after in ledger.made:
             endpoint = after.endpoint
-            if after.recovered:
+            if after.was_away:
                 # What waited out its schedule while the endpoint was away goes now, the oldest first.
                 deliveries.hasten(tx, endpoint.id, due_ms=now_ms)
             if after.disabled:
+                # Already held, unless this was not foreseen: then who hands out meanwhile may make us begin anew.
+                events.hold_fan_out(tx)
                 bury(tx, endpoint.id, BURIED, now_ms)
                 events.append(tx, [event_about(self._runtime, endpoint, "endpoint.disabled")])
 

@@ -111,7 +111,7 @@ async def post(
             "answer": _readable(answered.body),
             "retry_after_ms": retry_after_ms(answered.headers, runtime.now_ms()),
         }
-    return Tried(at_ms=began_ms, took_ms=runtime.now_ms() - began_ms, **told)
+    return Tried(at_ms=began_ms, took_ms=runtime.now_ms() - began_ms, url=endpoint.url, **told)
 
 
 def _readable(answer: bytes) -> str:

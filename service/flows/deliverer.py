@@ -33,8 +33,12 @@ _MOST_REQUESTS = 512
 _LINGER_S = 2.0
 _SLICE_MS = 5_000
 _IN_VAIN_MS = 1_000
+#: The database's clock as we know it may be so far off.
+_EARLY_MS = 20
 #: While nobody listens, events are passed over in sets of what comes in this time.
 _NOBODY_S = 0.1
+#: While somebody does, in sets of what comes in this time.
+_HAND_OUT_EVERY_S = 0.005
 
 _log = structlog.get_logger("fluxgate.deliver")
 
@@ -49,6 +53,8 @@ class Deliverer:
         self._stopping = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._drains: dict[str, Drain] = {}
+        #: What is just being given back: if a renewal released it, it could be claimed again before that is done.
+        self._giving: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._renewed_ms = runtime.now_ms()
@@ -60,7 +66,7 @@ class Deliverer:
     def start(self) -> None:
         """This function will begin to hand out and to send."""
         self._loops = [
-            asyncio.create_task(self._loop("fan_out", "feed", self._hand_out)),
+            asyncio.create_task(self._loop("fan_out", "feed", self._hand_out, every_s=_HAND_OUT_EVERY_S)),
             asyncio.create_task(self._loop("replay", "replay", self._hand_out_again)),
             asyncio.create_task(self._loop("deliver", "deliver", self.turn)),
         ]
@@ -106,16 +112,24 @@ class Deliverer:
         held = endpoints.renew(tx, mine=mine, lease_ms=0)
         endpoints.release(tx, sorted(held), mine=mine)
 
-    async def _loop(self, name: str, topic: str, act: Callable[[], Awaitable[float]]) -> None:
-        """Do it again and again; `act` says after how many seconds at the latest, unless the bell rings."""
-        bell = self._runtime.bell
+    async def _loop(
+        self, name: str, topic: str, act: Callable[[], Awaitable[float]], *, every_s: float = 0.0
+    ) -> None:
+        """Do it again and again; `act` says after how many seconds at the latest, unless the bell rings.
+
+        It is done at most once in `every_s`.
+        """
+        bell, clock = self._runtime.bell, asyncio.get_running_loop().time
         while not self._stopping.is_set():
-            ticket = bell.ticket(topic)
+            ticket, began = bell.ticket(topic), clock()
             wait_s = await self._safely(name, act)
             if wait_s > 0:
                 await bell.wait(topic, ticket, wait_s)
             else:
                 bell.forget(topic, ticket)
+            early_s = every_s - (clock() - began)
+            if early_s > 0:
+                await self._runtime.sleep(early_s)
 
     async def _safely(self, name: str, act: Callable[[], Awaitable[float]]) -> float:
         """The loops outlive every failure."""
@@ -197,10 +211,11 @@ class Deliverer:
     async def _renew(self) -> None:
         """Hold on to what is being sent to. What was lost is let go; what nobody here sends to is given back."""
         runtime, mine = self._runtime, self._runtime.process_id
-        if runtime.now_ms() - self._renewed_ms < runtime.timing.lease_ms / 3:
+        began_ms = runtime.now_ms()
+        # A clock that was set back says nothing of how long ago that was.
+        if 0 <= began_ms - self._renewed_ms < runtime.timing.lease_ms / 3:
             return
-        self._renewed_ms = runtime.now_ms()
-        known = set(self._drains)
+        known = set(self._drains) | self._giving
 
         def work(tx: Tx) -> set[str]:
             held = endpoints.renew(tx, mine=mine, lease_ms=runtime.timing.lease_ms)
@@ -208,6 +223,7 @@ class Deliverer:
             return held
 
         held = await runtime.door.write(work)
+        self._renewed_ms = began_ms
         for endpoint_id in known - held:
             if endpoint_id in self._drains:
                 self._drains[endpoint_id].leave()
@@ -229,6 +245,9 @@ class Deliverer:
         drain = Drain(self._runtime, endpoint, clock=self._clock, conclude=self._conclude, share=self._share)
         if self._stopping.is_set():
             drain.leave()
+        if endpoint.id in self._drains:
+            # Its lease had ended while we stood still: who goes on with it is the new one.
+            self._drains[endpoint.id].leave()
         self._drains[endpoint.id] = drain
         task = asyncio.create_task(self._drained(drain))
         self._tasks.add(task)
@@ -242,9 +261,15 @@ class Deliverer:
             _log.exception("drain_failed", endpoint_id=drain.endpoint.id)
         finally:
             # Before it is given back: who hands out meanwhile wakes those who claim.
-            if self._drains.get(drain.endpoint.id) is drain:
+            ours = self._drains.get(drain.endpoint.id) is drain
+            if ours:
                 del self._drains[drain.endpoint.id]
-        await self._give_back(drain)
+        if ours:
+            self._giving.add(drain.endpoint.id)
+            try:
+                await self._give_back(drain)
+            finally:
+                self._giving.discard(drain.endpoint.id)
 
     @contextlib.contextmanager
     def _listening(self, drain: Drain) -> Iterator[None]:
@@ -271,15 +296,26 @@ class Deliverer:
         runtime, endpoint_id = self._runtime, drain.endpoint.id
 
         def work(tx: Tx) -> bool:
-            now_ms = tx.clock_ms()
-            endpoint = endpoints.load(tx, [endpoint_id]).get(endpoint_id)
+            # Held: what another process has just recorded of it, or a caller changed, is seen before the last look.
+            endpoint = endpoints.load(tx, [endpoint_id], lock=True).get(endpoint_id)
             if endpoint is None:
                 return False
+            now_ms = tx.clock_ms()
             due_ms = endpoint.next_due_ms(deliveries.next_ms(tx, endpoint_id))
             if due_ms is not None:
-                # At the back of the row; and what was due but could not be begun is not looked at again at once.
-                due_ms = max(due_ms, drain.patient_ms, now_ms if drain.begun else now_ms + _IN_VAIN_MS)
-            endpoints.give_back(tx, endpoint_id, mine=runtime.process_id, due_ms=due_ms, now_ms=now_ms)
+                # At the back of the row; and what was due but could not be begun is not looked at again at once,
+                # unless our clock alone found it a moment too early.
+                early = (endpoint.not_before_ms or 0) > now_ms - _EARLY_MS
+                again_ms = now_ms if drain.begun or early else now_ms + _IN_VAIN_MS
+                due_ms = max(due_ms, drain.patient_ms, again_ms)
+            endpoints.give_back(
+                tx,
+                endpoint_id,
+                mine=runtime.process_id,
+                due_ms=due_ms,
+                now_ms=now_ms,
+                patient_ms=drain.patient_ms,
+            )
             # Somebody may have woken it just now, and those who claim may have looked before we gave it back.
             after_ms = endpoints.load(tx, [endpoint_id])[endpoint_id].due_ms
             return after_ms is not None and after_ms <= now_ms + _SWEEP_S * 1000

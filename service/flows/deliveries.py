@@ -51,6 +51,7 @@ async def retry(runtime: Runtime, *, tenant: str, delivery_id: str) -> Whole:
         endpoint = endpoints.load(tx, [before.endpoint_id], lock=True).get(before.endpoint_id)
         if endpoint is None or endpoint.state is EndpointState.DISABLED:
             raise Conflict("its endpoint is disabled; make it active first")
+        stream.hold_pruning(tx)
         if before.event_seq <= stream.pruned_seq(tx, tenant):
             raise Conflict("its event is no longer kept")
         now_ms = tx.clock_ms()

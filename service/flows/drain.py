@@ -32,6 +32,8 @@ _LOOK_EVERY_S = 1.0
 _MOST_UNRECORDED = 256
 #: A pause that the rate asks for and that is longer than this is spent by giving the endpoint back.
 _SHORT_PAUSE_MS = 50
+#: The rows are read at most so often.
+_READ_EVERY_S = 0.005
 #: After a failure of ours, and while a secret cannot be opened, the endpoint rests so long.
 _REST_MS = 30_000
 _OUTAGE_MS = 1_000
@@ -76,6 +78,7 @@ class Drain:
         self._leaving = False
         #: Something may wait that was not read; and what was read may be no longer so.
         self._unread = self._stale = True
+        self._read_at = 0.0
         self._stirred = asyncio.Event()
 
     def leave(self) -> None:
@@ -99,6 +102,8 @@ class Drain:
             while True:
                 self._stirred.clear()
                 if self._stale or (self._unread and len(self._waiting) < self._room()):
+                    if not self._stale:
+                        self._begin()
                     await self._read()
                 pause_s = self._begin()
                 if self._busy:
@@ -141,6 +146,12 @@ class Drain:
         return min(at_once - self._sending, _MOST_UNRECORDED - len(self._busy))
 
     async def _read(self) -> None:
+        clock = asyncio.get_running_loop().time
+        early_s = self._read_at + _READ_EVERY_S - clock()
+        if early_s > 0:
+            # What ends and what is handed out meanwhile shares one reading.
+            await self._runtime.sleep(early_s)
+        self._read_at = clock()
         self._unread = self._stale = False
         busy, concluded = set(self._busy), self._concluded
         known = busy | {waiting.delivery.id for waiting in self._waiting}

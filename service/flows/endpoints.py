@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.domain import exact_json
-from service.domain.endpoint import Disabled, Endpoint, EndpointState, Format, disabled, enabled
+from service.domain.endpoint import Disabled, Endpoint, EndpointState, Format, disabled, enabled, moved
 from service.domain.endpoint_object import endpoint_object
 from service.domain.sealing import seal
 from service.flows.errors import Conflict, CursorExpired, NotFound
@@ -18,6 +18,8 @@ from service.storage import deliveries, endpoints, events, stream
 from service.storage.database import Tx
 from service.storage.events import Event
 
+#: A tenant has so many, without those of jobs' own URLs: each of its events may go to all of them.
+MOST_ENDPOINTS = 100
 #: Why what was still to be sent to a disabled endpoint is dead.
 BURIED = "the endpoint was disabled"
 _REMOVED = "the endpoint was deleted"
@@ -49,6 +51,7 @@ async def create(runtime: Runtime, *, tenant: str, wanted: Wanted) -> Shown:
     """This function will make an endpoint; it gets the events that come from now on.
 
     :raises UrlRefused: if nothing may be sent to its URL.
+    :raises Conflict: if the tenant has as many as it may have.
     """
     await runtime.egress.check(wanted.url)
     now_ms, secret, endpoint_id = runtime.now_ms(), drawn_secret(runtime), runtime.make_id("ep")
@@ -66,8 +69,19 @@ async def create(runtime: Runtime, *, tenant: str, wanted: Wanted) -> Shown:
         created_ms=now_ms,
         updated_ms=now_ms,
     )
-    await runtime.door.write(lambda tx: endpoints.insert(tx, endpoint))
+    await runtime.door.write(lambda tx: _insert(tx, endpoint))
+    # Who was to hand out events meanwhile has found the row held.
+    runtime.bell.ring({"feed"})
     return Shown(endpoint, secret)
+
+
+def _insert(tx: Tx, endpoint: Endpoint) -> None:
+    """Counted by one caller at a time, or two who come together would both be the last."""
+    events.hold_fan_out(tx)
+    there = endpoints.listed(tx, tenant=endpoint.tenant, before_id=None, most=MOST_ENDPOINTS)
+    if len(there) >= MOST_ENDPOINTS:
+        raise Conflict(f"a tenant has at most {MOST_ENDPOINTS} endpoints; delete one first")
+    endpoints.insert(tx, endpoint)
 
 
 def own(tx: Tx, tenant: str, endpoint_id: str, *, lock: bool = False) -> Endpoint:
@@ -99,7 +113,8 @@ async def listed(runtime: Runtime, *, tenant: str, before_id: str | None, most: 
 async def change(runtime: Runtime, *, tenant: str, endpoint_id: str, changes: Mapping[str, Any]) -> Endpoint:
     """This function will change the named fields; `state` may become active, or disabled.
 
-    What was still to be sent to an endpoint that is disabled is dead then.
+    What was still to be sent to an endpoint that is disabled is dead then. A new URL begins without the failures of
+    the old one, and gets what waits at once.
 
     :raises NotFound: if the tenant has no such endpoint.
     :raises UrlRefused: if nothing may be sent to the new URL.
@@ -112,13 +127,15 @@ async def change(runtime: Runtime, *, tenant: str, endpoint_id: str, changes: Ma
         if changes.get("state") is EndpointState.DISABLED:
             events.hold_fan_out(tx)
         before = own(tx, tenant, endpoint_id, lock=True)
-        plain = {name: value for name, value in changes.items() if name != "state"}
-        after = _in_state(replace(before, **plain), changes.get("state"))
+        plain = {name: value for name, value in changes.items() if name not in ("state", "url")}
+        after = moved(replace(before, **plain), changes.get("url", before.url))
+        after = _in_state(after, changes.get("state"))
         if after == before:
             return before
         after = replace(after, updated_ms=now_ms)
         endpoints.save_many(tx, [after])
-        if after.state is not before.state:
+        begun_anew = (after.url, after.not_before_ms) != (before.url, before.not_before_ms)
+        if after.state is not before.state or (begun_anew and after.at_once > 0):
             _follow(tx, after)
         return after
 
@@ -144,9 +161,11 @@ def bury(tx: Tx, endpoint_id: str, reason: str, now_ms: int) -> None:
 
 
 def _in_state(endpoint: Endpoint, state: EndpointState | None) -> Endpoint:
+    if state is EndpointState.ACTIVE:
+        return enabled(endpoint)
     if state is None or state is endpoint.state:
         return endpoint
-    return enabled(endpoint) if state is EndpointState.ACTIVE else disabled(endpoint, Disabled.OPERATOR)
+    return disabled(endpoint, Disabled.OPERATOR)
 
 
 async def remove(runtime: Runtime, *, tenant: str, endpoint_id: str) -> None:
@@ -237,6 +256,7 @@ async def replay(runtime: Runtime, *, tenant: str, endpoint_id: str, after: int 
         _refuse_disabled(before)
         if before.replay_until is not None:
             raise Conflict("an earlier replay of this endpoint has not ended")
+        stream.hold_pruning(tx)
         pruned = stream.pruned_seq(tx, tenant)
         if after is not None and after < pruned:
             raise CursorExpired(pruned)

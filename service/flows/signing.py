@@ -95,14 +95,19 @@ def sealed_of(tx: Tx, endpoint: Endpoint) -> Sealed:
 
 
 def opened(runtime: Runtime, endpoint: Endpoint, sealed: Sealed) -> Secrets:
-    """This function will open what signs for an endpoint.
+    """This function will open what signs for an endpoint; what signs no more may be of a key that is gone.
 
     :raises Unsealable: if the service key that sealed it is gone, or there is nothing.
     """
     if not sealed:
         raise Unsealable("there is no secret")
     about = tenant_of(endpoint.tenant) if endpoint.for_jobs else endpoint.id
-    plain = tuple((unseal(runtime.keys, text, about=about), until_ms) for text, until_ms in sealed)
+    now_ms = runtime.now_ms()
+    plain = tuple(
+        (unseal(runtime.keys, text, about=about), until_ms)
+        for text, until_ms in sealed
+        if until_ms is None or now_ms < until_ms
+    )
     return Secrets(plain, signing_keys(runtime, endpoint.tenant) if "v1a" in endpoint.signatures else ())
 
 

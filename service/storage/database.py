@@ -70,6 +70,14 @@ class Tx(Protocol):
         """
         ...
 
+    def run_all(self, statement: Many, values: Rows) -> None:
+        """This function will run an update for all rows, each of which must touch one, like `run_later`.
+
+        :raises WriteConflict: if one did not; on PostgreSQL that is found with the statements it travels with, and
+            the work is run again.
+        """
+        ...
+
     def run_last(self, statement: Many, values: Rows) -> None:
         """This function will run one statement for all rows behind all others, with the COMMIT.
 

@@ -77,7 +77,13 @@ def record(tx: Tx, results: Sequence[tuple[Delivery, Try]]) -> None:
     put_off = [each for each in again if each.state is DeliveryState.PENDING]
     # What ended with its first try had put off nobody.
     ended = [each for each in again if each.state is not DeliveryState.PENDING and each.tries > 1]
-    tx.run_later(sql.PUT_OFF, [_row_behind(each, each.next_ms) for each in put_off])
+    tx.run_later(
+        sql.PUT_OFF,
+        [
+            {**_row_behind(each, each.next_ms), "of_front": each.id, "front_tries": each.tries}
+            for each in put_off
+        ],
+    )
     tx.run_later(sql.LET_GO, [_row_behind(each, each.completed_ms or 0) for each in ended])
 
 

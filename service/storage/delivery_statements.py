@@ -38,7 +38,8 @@ def _heads() -> Any:
         select(older.c.id)
         .where(
             older.c.job_id == DELIVERY.c.job_id,
-            older.c.endpoint_id == DELIVERY.c.endpoint_id,
+            # By its job and by no index of what the endpoint waits for: after an outage that is long.
+            older.c.endpoint_id.concat("") == DELIVERY.c.endpoint_id,
             older.c.event_seq < DELIVERY.c.event_seq,
             older.c.state == _PENDING,
         )
@@ -96,7 +97,18 @@ def _behind(*, sooner: bool) -> Many:
     Their own order finds them, and nothing else may: all that an endpoint waits for would be read for each.
     """
     keys = {"of_job": "job_id", "of_endpoint": "endpoint_id", "of_seq": "event_seq", "at": "next_ms"}
+    if not sooner:
+        keys |= {"of_front": "id", "front_tries": "tries"}
     rows = rows_of({member: DELIVERY.c[name].type for member, name in keys.items()})
+    front = DELIVERY.alias("front")
+
+    def still_so(member: Callable[[str], Any]) -> list[Any]:
+        """Nobody is put off by a try that did not count: another process may have delivered it meanwhile."""
+        if sooner:
+            return []
+        # By its id, and by no index of the pending ones; of each by itself, as above.
+        ahead = (front.c.id == member("of_front"), front.c.state.concat("") == _PENDING)
+        return [select(front.c.tries).where(*ahead).limit(1).scalar_subquery() == member("front_tries")]
 
     def behind(member: Callable[[str], Any]) -> list[Any]:
         due = DELIVERY.c.next_ms + literal_column("0")
@@ -111,9 +123,10 @@ def _behind(*, sooner: bool) -> Many:
 
     found = select(DELIVERY.c.id).where(*behind(lambda name: rows.c[name])).correlate(rows)
     each = found.offset(literal_column("0")).lateral("each")
-    those = select(each.c.id, rows.c["at"]).select_from(rows.join(each, true())).subquery("those")
+    joined = select(each.c.id, rows.c["at"]).select_from(rows.join(each, true()))
+    those = joined.where(*still_so(lambda name: rows.c[name])).subquery("those")
     return Many(
-        update(DELIVERY).where(*behind(bindparam)).values(next_ms=bindparam("at")),
+        update(DELIVERY).where(*behind(bindparam), *still_so(bindparam)).values(next_ms=bindparam("at")),
         update(DELIVERY)
         .where(DELIVERY.c.id == those.c.id, _STILL_PENDING, DELIVERY.c.step == 0)
         .values(next_ms=those.c["at"]),

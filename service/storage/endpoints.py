@@ -163,12 +163,14 @@ def prune_for_jobs(tx: Tx, *, after_id: str, before_ms: int, most: int) -> tuple
 
     Tells how many, and behind which id to go on (None: the rest is too young).
     """
-    # No delivery is written for one of them meanwhile.
-    events.hold_fan_out(tx)
     oldest = tx.rows(_OLDEST, after=after_id, most=most)
     old = list(takewhile(lambda row: row["created_ms"] < before_ms, oldest))
     ids = [row["id"] for row in old if row["job_key"] is not None and row["due_ms"] is None]
-    deleted = tx.run(_DELETE_UNUSED, ids=ids) if ids else 0
+    deleted = 0
+    if ids:
+        # No delivery is written for one of them meanwhile; and most pages have none, and hold up nobody.
+        events.hold_fan_out(tx)
+        deleted = tx.run(_DELETE_UNUSED, ids=ids)
     return deleted, old[-1]["id"] if old and len(old) == most else None
 
 
@@ -244,11 +246,12 @@ _RELEASE = Statement(
 
 
 def _give_back() -> Statement:
-    due, now = bindparam("due", type_=ENDPOINT.c.due_ms.type), bindparam("now", type_=ENDPOINT.c.due_ms.type)
+    due, now, patient = (bindparam(name, type_=ENDPOINT.c.due_ms.type) for name in ("due", "now", "patient"))
     # Not before now: who was woken early in a long turn would else be first in the row again and again.
     woken = case((ENDPOINT.c.woken_ms < now, now), else_=ENDPOINT.c.woken_ms)
-    patient = func.coalesce(ENDPOINT.c.not_before_ms, 0)
-    woken = case((woken < patient, patient), else_=woken)
+    asked = func.coalesce(ENDPOINT.c.not_before_ms, 0)
+    not_before = case((asked < patient, patient), else_=ENDPOINT.c.not_before_ms)
+    woken = case((woken < func.coalesce(not_before, 0), not_before), else_=woken)
     sooner = case((ENDPOINT.c.woken_ms.is_(None), due), (or_(due.is_(None), due > woken), woken), else_=due)
     return Statement(
         update(ENDPOINT)
@@ -256,6 +259,7 @@ def _give_back() -> Statement:
         .values(
             claim=null(),
             woken_ms=null(),
+            not_before_ms=not_before,
             due_ms=case((ENDPOINT.c.state == EndpointState.DISABLED.value, null()), else_=sooner),
         )
     )
@@ -285,12 +289,16 @@ def release(tx: Tx, ids: Sequence[str], *, mine: str) -> int:
     return tx.run(_RELEASE, ids=list(ids), mine=mine, now=tx.clock_ms())
 
 
-def give_back(tx: Tx, endpoint_id: str, *, mine: str, due_ms: int | None, now_ms: int) -> bool:
+def give_back(
+    tx: Tx, endpoint_id: str, *, mine: str, due_ms: int | None, now_ms: int, patient_ms: int = 0
+) -> bool:
     """This function will give back an endpoint, due at a time or, with None, when it is woken.
 
-    Whoever woke it meanwhile is heard. False when somebody else has it: our lease had ended.
+    Whoever woke it meanwhile is heard, and nobody wakes it before `patient_ms`. False when somebody else has it: our
+    lease had ended.
     """
-    return tx.run(_GIVE_BACK, of_id=endpoint_id, mine=mine, due=due_ms, now=now_ms) > 0
+    given = {"mine": mine, "due": due_ms, "now": now_ms, "patient": patient_ms}
+    return tx.run(_GIVE_BACK, of_id=endpoint_id, **given) > 0
 
 
 def next_due_ms(tx: Tx) -> int | None:

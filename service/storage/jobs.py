@@ -10,7 +10,7 @@ from service.domain import exact_json
 from service.domain.job import Attempt, Job
 from service.domain.money import usd_text
 from service.domain.results import Output
-from service.storage.database import Tx, WriteConflict
+from service.storage.database import Tx
 from service.storage.rows import attempt_values, job_of, job_values
 from service.storage.statements import Row, Statement, among, update_many
 from service.storage.statements import insert_many as insert_many_of
@@ -218,8 +218,7 @@ def save_many(tx: Tx, changes: Sequence[Change], token_hashes: Mapping[str, str]
         }
         for change in changes
     ]
-    if tx.run_many(_UPDATE, updates) != len(updates):
-        raise WriteConflict("a job was changed by somebody else")
+    tx.run_all(_UPDATE, updates)
     inserted, updated = [], []
     for change in changes:
         known = {attempt.id: attempt for attempt in change.before.job.attempts}

@@ -42,6 +42,12 @@ _HARMLESS = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
 )
+#: The last one is how an update says that a row is not as it was when it was read.
+_LOST_RACES = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.DivisionByZero,
+)
 #: The server became a standby, or ended a transaction that stood still: the next connection may find it well.
 _CUT_OFF = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.IdleInTransactionSessionTimeout)
 #: How often a transaction that lost a race is decided again before the caller hears of it.
@@ -84,6 +90,10 @@ class PostgresTx:
 
     def run_later(self, statement: Many, values: Rows) -> None:
         self._later += _set_based(statement, values)
+
+    def run_all(self, statement: Many, values: Rows) -> None:
+        assert statement.or_fail is not None, "made by update_many"
+        self._later += _set_based(statement, values, statement.or_fail)
 
     def run_last(self, statement: Many, values: Rows) -> None:
         self._last += _set_based(statement, values)
@@ -139,10 +149,10 @@ class PostgresTx:
         return int(row["now"])
 
 
-def _set_based(statement: Many, values: Rows) -> list[_Unsent]:
+def _set_based(statement: Many, values: Rows, form: Statement | None = None) -> list[_Unsent]:
     if not values:
         return []
-    sql, fixed = statement.set_based.text("postgresql")
+    sql, fixed = (form or statement.set_based).text("postgresql")
     return [(sql, {**fixed, "rows": part}) for part in statement.as_json(values)]
 
 
@@ -182,7 +192,7 @@ class PostgresDriver:
         for _ in range(_CONFLICT_TRIES):
             try:
                 return Outcome(value=self._run(work, cautious=refused or self._wary > 0))
-            except (WriteConflict, psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+            except (WriteConflict, *_LOST_RACES):
                 continue
             except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
                 if refused or not isinstance(error, psycopg.errors.UniqueViolation):

@@ -52,7 +52,10 @@ _OLDEST_DELIVERIES = Statement(
     .order_by(DELIVERY.c.id)
     .limit(bindparam("most"))
 )
-_DELETE_DELIVERIES = Statement(delete(DELIVERY).where(among(DELIVERY.c.id, "ids")))
+#: Not those that somebody has sent again in the meantime.
+_DELETE_DELIVERIES = Statement(
+    delete(DELIVERY).where(among(DELIVERY.c.id, "ids"), DELIVERY.c.completed_ms < bindparam("before"))
+)
 
 
 def prune_events(tx: Tx, *, before_ms: int, most: int) -> int:
@@ -96,5 +99,5 @@ def prune_deliveries(tx: Tx, *, after_id: str, before_ms: int, most: int) -> tup
     oldest = tx.rows(_OLDEST_DELIVERIES, after=after_id, most=most)
     old = list(takewhile(lambda row: row["created_ms"] < before_ms, oldest))
     done = [row["id"] for row in old if row["completed_ms"] is not None and row["completed_ms"] < before_ms]
-    deleted = tx.run(_DELETE_DELIVERIES, ids=done) if done else 0
+    deleted = tx.run(_DELETE_DELIVERIES, ids=done, before=before_ms) if done else 0
     return deleted, old[-1]["id"] if old and len(old) == most else None

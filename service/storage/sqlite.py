@@ -16,6 +16,7 @@ from service.storage.database import (
     DatabaseUnavailable,
     Outcome,
     Work,
+    WriteConflict,
     file_lock,
     prepared,
     sqlite_path,
@@ -51,6 +52,10 @@ class SqliteTx:
 
     def run_later(self, statement: Many, values: Rows) -> None:
         self.run_many(statement, values)
+
+    def run_all(self, statement: Many, values: Rows) -> None:
+        if self.run_many(statement, values) != len(values):
+            raise WriteConflict("a row is not as it was when it was read")
 
     def run_last(self, statement: Many, values: Rows) -> None:
         self.run_many(statement, values)

@@ -9,7 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, LargeBinary, Table, Text, bindparam, cast, column, delete, func, select, update
+from sqlalchemy import (
+    JSON,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -98,11 +112,20 @@ class Many:
     trip and one execution, however many rows there are.
     """
 
-    __slots__ = ("_binary", "plain", "set_based")
+    __slots__ = ("_binary", "or_fail", "plain", "set_based")
 
-    def __init__(self, plain: ClauseElement, set_based: ClauseElement, binary: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        plain: ClauseElement,
+        set_based: ClauseElement,
+        binary: Sequence[str] = (),
+        *,
+        or_fail: ClauseElement | None = None,
+    ) -> None:
         self.plain = Statement(plain)
         self.set_based = Statement(set_based)
+        #: The set-based form that divides by zero unless each row touched one.
+        self.or_fail = None if or_fail is None else Statement(or_fail)
         self._binary = tuple(binary)
 
     def as_json(self, values: Rows) -> Iterator[str]:
@@ -166,9 +189,14 @@ def update_many(
     def new(name: str, given: Any) -> Any:
         return func.coalesce(given, table.c[name]) if name in unless_null else given
 
+    set_based = several.values({name: new(name, rows.c[name]) for name in names})
+    changed = set_based.returning(literal_column("1")).cte("changed")
+    wanted = func.json_array_length(cast(bindparam("rows", type_=Text()), JSON))
+    all_of_them = cast(select(func.count()).select_from(changed).scalar_subquery() == wanted, Integer)
     return Many(
         plain.values({name: new(name, bindparam(name)) for name in names}),
-        several.values({name: new(name, rows.c[name]) for name in names}),
+        set_based,
+        or_fail=select(literal_column("1").op("/")(all_of_them)),
     )
 
 

@@ -18,6 +18,7 @@ from service.storage.statements import Statement, among
 PRUNED = "pruned_seq"
 
 _VALUES = Statement(select(COUNTER.c.name, COUNTER.c.value).where(among(COUNTER.c.name, "names")))
+_HOLD_PRUNING = Statement(select(COUNTER.c.value).where(COUNTER.c.name == PRUNED).with_for_update(read=True))
 _COLUMNS = [column for column in EVENT.c if column.name != "position"]
 _NEWER = Statement(
     select(*_COLUMNS).where(EVENT.c.seq > bindparam("after")).order_by(EVENT.c.seq).limit(bindparam("most"))
@@ -81,6 +82,12 @@ def pruned_seq(tx: Tx, tenant: str) -> int:
     """This function will tell the number of a tenant's newest pruned event; a cursor below it has missed something."""
     name = f"{PRUNED}/{tenant}"
     return values_of(tx, [name])[name]
+
+
+def hold_pruning(tx: Tx) -> None:
+    """This function will wait until nobody prunes events, and keep it so until the commit."""
+    if tx.dialect == "postgresql":
+        tx.rows(_HOLD_PRUNING)
 
 
 def values_of(tx: Tx, names: Sequence[str]) -> dict[str, int]:

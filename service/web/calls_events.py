@@ -75,7 +75,7 @@ EVENT_CALLS: Sequence[Operation] = (
         method="POST",
         path="/v1/endpoints",
         name="createEndpoint",
-        summary="Make an endpoint. Its secret is in this answer and never shown again.",
+        summary="Make an endpoint, one of at most 100. Its secret is in this answer and never shown again.",
         handle=endpoints.create,
         scopes=_WRITE,
         body=EndpointRequest,
@@ -86,6 +86,7 @@ EVENT_CALLS: Sequence[Operation] = (
                 headers={"Location": "The path of the endpoint."},
             )
         },
+        problems=(409,),
     ),
     Operation(
         method="GET",

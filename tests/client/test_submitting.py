@@ -228,7 +228,11 @@ async def test_an_answer_that_is_not_of_this_api_is_named_so_and_carries_the_key
 
 
 @respx.mock
-@pytest.mark.parametrize("value", [math.nan, math.inf, object(), b"bytes", "\ud800"], ids=["nan", "inf", "object", "bytes", "surrogate"])
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, object(), b"bytes", "\ud800"],
+    ids=["nan", "inf", "object", "bytes", "surrogate"],
+)
 async def test_what_is_no_json_is_not_sent(value: object) -> None:
     route = respx.post(JOBS)
     async with gate(Machine()) as client:

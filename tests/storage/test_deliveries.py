@@ -188,6 +188,17 @@ class TestRecording:
         assert reread(driver, seen) == after[first].delivery
         assert [each.status for each in tries(driver, seen)] == [first]
 
+    def test_of_a_failure_that_came_too_late_puts_off_nobody(self, driver: Driver) -> None:
+        """Another process has delivered it meanwhile: what follows must not wait for a retry that never comes."""
+        front, _ = happen(driver, ["job_1", "job_1"])
+        late, first = (
+            after_try(endpoint(), front, Tried(at_ms=NOW, took_ms=1, status=status), now_ms=NOW, jitter=0)
+            for status in (500, 200)
+        )
+        for after in (first, late):
+            only(driver, lambda tx, after=after: deliveries.record(tx, [(after.delivery, after.made)]))
+        assert sendable(driver) == [2]
+
     def test_a_success_counts_for_one_that_was_given_up_on_its_way(self, driver: Driver) -> None:
         first, second = happen(driver, ["job_1", "job_2"])
         assert only(driver, lambda tx: deliveries.bury_pending(tx, "ep_1", reason="gone", now_ms=NOW)) == 2

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, literal, select
 
 from service.storage import events
-from service.storage.database import Driver, Tx
+from service.storage.database import DatabaseUnavailable, Driver, Tx
 from service.storage.drivers import open_driver
 from service.storage.events import EVENT, Event
 from service.storage.statements import Statement
@@ -90,9 +90,12 @@ class Open:
         assert error is None or isinstance(error, ZeroDivisionError), error
         return error is None
 
+    def result(self) -> None:
+        self._done.result(20)
+
     def commit(self) -> None:
         self.begin_to_end("commit")
-        self._done.result(20)
+        self.result()
 
     def fail(self) -> None:
         self.begin_to_end("fail")
@@ -167,6 +170,30 @@ def test_who_has_taken_numbers_holds_up_the_others_until_its_commit(
     reader.read()
     assert reader.seen == ["evt_1", "evt_2", "evt_3"]
     assert reader.cursor == 3
+    driver.close()
+
+
+def test_who_dies_with_numbers_in_his_hands_leaves_no_hole(
+    postgresql_url: str, clock: Clock, pool: ThreadPoolExecutor
+) -> None:
+    driver = open_driver(postgresql_url, clock)
+    append(driver, "evt_1")
+    dying = Open(driver, pool, "evt_lost_1", "evt_lost_2", early=True)
+    until_somebody_holds_the_counter(postgresql_url)
+    behind = pool.submit(append, driver, "evt_2")
+    with psycopg.connect(postgresql_url, autocommit=True) as operator:
+        holders = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"
+        [(pid,)] = operator.execute(holders).fetchall()
+        operator.execute("SELECT pg_terminate_backend(%s)", [pid])
+    behind.result(10)
+    dying.begin_to_end("commit")
+    with pytest.raises(DatabaseUnavailable):
+        dying.result()
+    append(driver, "evt_3")
+    reader = Reader(driver)
+    reader.read()
+    assert reader.seen == ["evt_1", "evt_2", "evt_3"]
+    assert reader.cursor == driver.read(events.latest_seq) == 3
     driver.close()
 
 

@@ -245,7 +245,7 @@ def plans_of(driver: Driver, act: Callable[[Tx], Any]) -> list[str]:
         assert isinstance(tx, (SqliteTx, PostgresTx))
         watched = Watched(tx)
         # What is put off until the commit would run past the watched cursor.
-        tx.run_later = tx.run_last = tx.run_many  # type: ignore[assignment, method-assign]
+        tx.run_later = tx.run_last = tx.run_all = tx.run_many  # type: ignore[assignment, method-assign]
         act(tx)
         found.extend(watched.plans)
         raise Undone

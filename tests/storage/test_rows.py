@@ -209,7 +209,9 @@ def test_an_attempt_is_changed_in_every_part_that_may_change(driver: Driver) -> 
         output=Output(images=(), seed="9", raw=None),
     )
     fixed = {"id", "number", "provider", "model", "secret_key_id"}
-    assert {name for name in Attempt.__dataclass_fields__ if getattr(changed, name) == getattr(first, name)} == fixed
+    assert {
+        name for name in Attempt.__dataclass_fields__ if getattr(changed, name) == getattr(first, name)
+    } == fixed
     before = new_job(state=JobState.SUBMITTING)
     stages = [before, replace(before, attempts=(first,)), replace(before, attempts=(changed,))]
 
