@@ -1,5 +1,7 @@
 """The schema's revisions: bring a database up, or tell whether it is behind."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
@@ -42,6 +44,9 @@ def upgrade(url: str, revision: str = "head") -> None:
         path = sqlite_path(url)
         with file_lock(path.with_name(path.name + ".lock")):
             command.upgrade(_config(url), revision)
+            # Here, where nobody else has it open: of two connections that switch at once, one finds it locked.
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL").fetchall()
     else:
         command.upgrade(_config(url), revision)
 

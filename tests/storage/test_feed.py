@@ -255,9 +255,11 @@ def test_writers_and_readers_all_at_once(database_url: str, clock: Clock, pool: 
     writing = [threading.Event() for _ in range(3)]
 
     def write(writer: int) -> None:
-        for turn in range(30):
-            append(drivers[writer], f"evt_{writer}_{turn:02d}a", f"evt_{writer}_{turn:02d}b")
-        writing[writer].set()
+        try:
+            for turn in range(30):
+                append(drivers[writer], f"evt_{writer}_{turn:02d}a", f"evt_{writer}_{turn:02d}b")
+        finally:
+            writing[writer].set()
 
     def until_written(act: Callable[[], None]) -> None:
         while not all(done.is_set() for done in writing):
@@ -265,8 +267,8 @@ def test_writers_and_readers_all_at_once(database_url: str, clock: Clock, pool: 
         act()
 
     readers = [Reader(drivers[3]), Reader(drivers[4])]
-    running = [pool.submit(until_written, reader.read) for reader in readers]
-    running += [pool.submit(write, writer) for writer in range(3)]
+    running = [pool.submit(write, writer) for writer in range(3)]
+    running += [pool.submit(until_written, reader.read) for reader in readers]
     for each in running:
         each.result(60)
     for reader in readers:

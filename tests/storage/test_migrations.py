@@ -283,3 +283,9 @@ def test_two_upgrades_at_once_do_each_revision_once(
     assert set(shape(empty_database_url)) == {*modelled, "third", "fourth"}
     with engine_of(empty_database_url).connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM counter")).scalar() == 3
+
+
+def test_a_new_file_is_in_wal_mode_before_anybody_serves_it(sqlite_url: str) -> None:
+    """Of several connections that switch it at once, one finds the file locked."""
+    with closing(sqlite3.connect(sqlite_path(sqlite_url))) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
