@@ -205,6 +205,12 @@ class RedisBroker(Server):
         return found
 
 
+def _stands_still(pid: int) -> bool:
+    """Whether every thread of a process is stopped."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+
+
 class KafkaBroker:
     """librdkafka's mock cluster, in a process of its own. It keeps nothing, so it is held and not killed."""
 
@@ -231,6 +237,10 @@ class KafkaBroker:
     async def take_away(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        # A thread that is on another core goes on for a moment, and would still answer.
+        async with asyncio.timeout(10):
+            while not _stands_still(self.process.pid):
+                await asyncio.sleep(0.01)
 
     async def give_back(self) -> None:
         assert self.process is not None
