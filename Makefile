@@ -6,9 +6,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-
 setup: .venv/runtime.stamp
 dev: .venv/dev.stamp
 demo: setup ; .venv/bin/fluxgate demo
-# What fails is run once more, alone: real processes, brokers and a browser share the machine with the rest of the suite.
-# Whatever was well only the second time stands above with its failure, and is a defect of the test or of ours.
-test: lint ; .venv/bin/python -m pytest || .venv/bin/python -m pytest --last-failed --last-failed-no-failures none -n0
+test: lint ; .venv/bin/python -m pytest
 lint: dev ; .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 bench: dev ; .venv/bin/python -m bench
 
